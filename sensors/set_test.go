@@ -1,0 +1,188 @@
+package sensors_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fieldagent/sensors"
+)
+
+// fake is a driver whose reading is a function.
+type fake struct {
+	read func(ctx context.Context) ([]sensors.Value, error)
+}
+
+func (f fake) Read(ctx context.Context) ([]sensors.Value, error) { return f.read(ctx) }
+
+type none struct{}
+
+func driver(name string, opens *int, read func(ctx context.Context) ([]sensors.Value, error)) sensors.Driver {
+	return sensors.Driver{Name: name, Options: func() any { return &none{} }, Quantities: []sensors.Quantity{{Name: "t_celsius", Min: -40, Max: 85}},
+		Open: func(context.Context, any, sensors.Board) (sensors.Sensor, error) {
+			if opens != nil {
+				*opens++
+			}
+			return fake{read: read}, nil
+		}}
+}
+
+func value(x float64) []sensors.Value {
+	return []sensors.Value{{Name: "t_celsius", Number: x, Precision: 2}}
+}
+
+type collector struct {
+	mu  sync.Mutex
+	got map[string][]sensors.Reading
+}
+
+func (c *collector) report(r sensors.Reading) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.got == nil {
+		c.got = map[string][]sensors.Reading{}
+	}
+	c.got[r.Sensor] = append(c.got[r.Sensor], r)
+}
+
+func (c *collector) of(sensor string) []sensors.Reading {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]sensors.Reading(nil), c.got[sensor]...)
+}
+
+// start runs a set; the returned function ends it and says how long that took.
+func start(t *testing.T, cfg []sensors.Config, drivers ...sensors.Driver) (*collector, *sensors.Set, func() time.Duration) {
+	t.Helper()
+	s, err := sensors.New(cfg, drivers, sensors.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return started(t, s)
+}
+
+func started(t *testing.T, s *sensors.Set) (*collector, *sensors.Set, func() time.Duration) {
+	c := &collector{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, c.report) }()
+	return c, s, func() time.Duration {
+		at := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		return time.Since(at)
+	}
+}
+
+// One sensor hangs for ever, one fails: the others are on time to 50 ms, and the end does not wait.
+func TestOthersAreOnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		var hung atomic.Int32
+		ds := []sensors.Driver{
+			driver("good", nil, func(context.Context) ([]sensors.Value, error) { return value(20), nil }),
+			driver("bad", nil, func(context.Context) ([]sensors.Value, error) { return nil, errors.New("NACK") }),
+			driver("hang", nil, func(context.Context) ([]sensors.Value, error) { hung.Add(1); <-hang; return value(1), nil }),
+		}
+		var cfg []sensors.Config
+		for _, name := range []string{"good", "bad", "hang"} {
+			cfg = append(cfg, sensors.Config{Name: name, Driver: name, Every: time.Second, Timeout: 500 * time.Millisecond, Options: &none{}})
+		}
+		c, set, stop := start(t, cfg, ds...)
+		<-time.After(10 * time.Minute)
+		for _, name := range []string{"good"} {
+			r := c.of(name)
+			if len(r) < 600 || len(r) > 601 {
+				t.Fatalf("%s: %d readings in ten minutes, want 600", name, len(r))
+			}
+			for i := 2; i < len(r); i++ {
+				if d := r[i].At.Sub(r[1].At) - time.Duration(i-1)*time.Second; d < -50*time.Millisecond || d > 50*time.Millisecond {
+					t.Fatalf("%s: reading %d is %v off", name, i, d)
+				}
+			}
+		}
+		if n := hung.Load(); n != 1 {
+			t.Errorf("a hanging reading was started %d times, want once", n)
+		}
+		states := map[string]sensors.SensorState{}
+		for _, s := range set.States() {
+			states[s.Name] = s
+		}
+		for name, want := range map[string]string{"good": "ok", "bad": "failed", "hang": "failed"} {
+			if states[name].State != want {
+				t.Errorf("%s is %s (%s), want %s", name, states[name].State, states[name].Err, want)
+			}
+		}
+		if took := stop(); took > 2*time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		close(hang)
+	})
+}
+
+// Three days without drift, in virtual time.
+func TestNoDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := driver("slow", nil, func(context.Context) ([]sensors.Value, error) {
+			<-time.After(300 * time.Millisecond)
+			return value(1), nil
+		})
+		c, _, stop := start(t, []sensors.Config{{Name: "a", Driver: "slow", Every: time.Minute, Timeout: time.Second, Options: &none{}}}, d)
+		<-time.After(72 * time.Hour)
+		stop()
+		r := c.of("a")
+		last, first := r[len(r)-1].At, r[1].At
+		if n := len(r) - 2; last.Sub(first) != time.Duration(n)*time.Minute || n < 72*60-2 {
+			t.Fatalf("%d readings over %v", n, last.Sub(first))
+		}
+	})
+}
+
+func TestFailsReopensRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opens, n := 0, 0
+		d := driver("d", &opens, func(context.Context) ([]sensors.Value, error) {
+			n++
+			if n > 5 && n <= 20 {
+				return nil, errors.New("NACK")
+			}
+			return value(float64(n % 50)), nil
+		})
+		c, set, stop := start(t, []sensors.Config{{Name: "a", Driver: "d", Every: time.Second, Timeout: time.Second, Options: &none{}}}, d)
+		<-time.After(2 * time.Hour)
+		if set.States()[0].State != sensors.StateOK || opens < 4 {
+			t.Errorf("%+v, opened %d times", set.States()[0], opens)
+		}
+		changes := 0
+		all := c.of("a")
+		for i, r := range all {
+			if i > 0 && r.State != all[i-1].State {
+				changes++
+			}
+		}
+		if changes != 2 {
+			t.Errorf("%d changes of state, want ok → failed → ok", changes)
+		}
+		stop()
+	})
+}
+
+func TestImplausible(t *testing.T) {
+	for name, x := range map[string]float64{"NaN": math.NaN(), "too hot": 300, "infinite": math.Inf(1)} {
+		d := driver("d", nil, func(context.Context) ([]sensors.Value, error) { return value(x), nil })
+		if v, err := sensors.ReadOnce(t.Context(), sensors.Config{Name: "a", Driver: "d", Timeout: time.Second, Options: &none{}}, []sensors.Driver{d}, nil); err == nil {
+			t.Errorf("%s: %v", name, v)
+		}
+	}
+	panics := driver("d", nil, func(context.Context) ([]sensors.Value, error) { panic("oops") })
+	if _, err := sensors.ReadOnce(t.Context(), sensors.Config{Name: "a", Driver: "d", Timeout: time.Second, Options: &none{}}, []sensors.Driver{panics}, nil); err == nil {
+		t.Error("a panic of a driver is no error")
+	}
+}
