@@ -385,7 +385,7 @@ func (a *Agent) metrics(w http.ResponseWriter, r *http.Request) {
 	metric("outbox_lost_total", "counter", "Events lost to damaged files.", float64(s.Outbox.Lost))
 	metric("outbox_ambiguous_total", "counter", "Events that a broker without memory may have had twice.", float64(s.Outbox.Ambiguous))
 	metric("outbox_acknowledged_total", "counter", "Events that the broker has confirmed.", float64(s.Outbox.Acknowledged))
-	metric("outbox_failing", "gauge", "1 while the disk takes no commits.", is(s.Outbox.Error != ""))
+	metric("outbox_failing", "gauge", "1 while the disk refuses events.", is(s.Outbox.Error != ""))
 	metric("flash_written_today_bytes", "gauge", "Bytes written by the agent since midnight UTC.", float64(s.Outbox.WrittenToday))
 	metric("readings_sent_total", "counter", "Live readings sent.", float64(s.Readings.Sent))
 	metric("readings_dropped_total", "counter", "Live readings dropped.", float64(s.Readings.Dropped))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -154,7 +155,7 @@ func (q *Queue) create(name string, store uint32, frames []frame) error {
 	return errors.Join(os.Rename(tmp, name), syncDir(q.dir))
 }
 
-// pad fills the file with zeros up to firstSize and syncs it.
+// pad fills the file with zeros up to firstSize and syncs it. What is there is written too: bbolt leaves a hole at its end, and a full disk cannot fill that.
 func pad(name string) error {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
@@ -162,12 +163,24 @@ func pad(name string) error {
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() < firstSize {
-		_, err = f.WriteAt(make([]byte, firstSize-info.Size()), info.Size())
+		data := make([]byte, firstSize)
+		if _, err = f.ReadAt(data[:info.Size()], 0); err == nil {
+			_, err = f.WriteAt(data, 0)
+		}
 	}
 	if err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// free is how many bytes of its disk the state may still take.
+func (q *Queue) free() int64 {
+	var st unix.Statfs_t
+	if unix.Statfs(q.dir, &st) != nil {
+		return math.MaxInt64 // not known: the next write tells
+	}
+	return int64(st.Bavail) * int64(st.Bsize)
 }
 
 // limited runs fn and gives up on it after openLimit: bbolt can hang on a damaged file. A panic becomes an error.

@@ -73,6 +73,10 @@ type owner struct {
 	slack   int64  // bytes of the database that hold nothing
 	size    int64  // of the database
 
+	need      int64 // bytes that a full disk refused, and that must be free before it is called well
+	cause     error // of the last failure
+	unspilled error // why a segment could not be written
+
 	gapSince time.Time // when the count of refused events was last kept
 }
 
@@ -129,6 +133,8 @@ func (o *owner) idle() (<-chan time.Time, func()) {
 		d = max(0, ackIdle-time.Since(o.marks.since))
 	case o.gap.dirty, o.gap.Refused > 0 && o.room() >= o.opt.MaxSize/20: // there is room again: say what was refused, even if nothing else happens
 		d = ackIdle
+	case o.lack != nil: // the disk is looked at
+		d = retryMax
 	default:
 		return nil, func() {}
 	}
@@ -192,6 +198,9 @@ func (o *owner) work(ctx context.Context, jobs []*job) error {
 	if o.spill == nil {
 		o.spill = o.makeSpill()
 	}
+	if o.lack != nil || o.unspilled != nil { // only this goroutine changes them
+		o.look()
+	}
 	if o.spill == nil && o.slack > compactSlack && o.slack > o.size/4*3 {
 		o.compact()
 	}
@@ -216,7 +225,7 @@ func (o *owner) failed(cause error) {
 	if o.failing {
 		o.retry = min(2*o.retry, retryMax)
 	}
-	o.failing = true
+	o.failing, o.cause = true, cause
 	o.setErr(cause)
 }
 
@@ -238,11 +247,30 @@ func (o *owner) settled() {
 		return
 	}
 	o.failing, o.retry = false, retryMin
-	o.mu.Lock()
-	o.err = nil
-	o.mu.Unlock()
-	o.log.Info("the disk takes commits again")
+	o.look()
 	o.tellAdded()
+}
+
+// look sees what the disk lacks though it takes commits: a full one takes this commit and refuses the next, larger one.
+func (o *owner) look() {
+	lack := o.unspilled
+	if o.need > 0 && o.free() < o.need {
+		lack = fmt.Errorf("%w: %d KiB at once were refused, less is stored", o.cause, (o.need+1023)>>10)
+	} else {
+		o.need = 0
+	}
+	o.mu.Lock()
+	failed, lacked := o.err != nil, o.lack != nil
+	if o.err, o.lack = nil, nil; lack != nil {
+		o.lack = fmt.Errorf("%w; %s", lack, remedy(lack))
+	}
+	o.mu.Unlock()
+	switch {
+	case lack != nil && (failed || !lacked):
+		o.log.Warn("the disk takes commits, but not all", "err", lack, "remedy", remedy(lack))
+	case lack == nil && (failed || lacked):
+		o.log.Info("the disk takes commits again")
+	}
 }
 
 // forget drops what is known of rows that the mark has passed.

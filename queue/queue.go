@@ -89,7 +89,8 @@ type Queue struct {
 	alarms  []Damage // that no event tells of yet
 	oldest  oldest
 	stats   counters
-	err     error
+	err     error // why nothing can be stored
+	lack    error // why not all can be stored
 }
 
 // Open opens the state in dir, and makes it when it is not there. A damaged database is set aside and what can be read of it is kept; see Damage.

@@ -9,17 +9,22 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 const (
 	pageSize     = 4096
-	compactSlack = 8 << 20 // bytes of free pages that are worth a new file
+	compactSlack = 8 << 20  // bytes of free pages that are worth a new file
+	spareBytes   = 64 << 10 // that a commit writes beside its rows, at most about
 )
 
 // fail handles a commit that failed, which means "unknown": the database is opened again and looked at before anybody is answered.
 // It returns nil when the batch is on disk after all.
 func (o *owner) fail(ctx context.Context, b *batch, cause error) error {
 	o.failed(cause)
+	if errors.Is(cause, unix.ENOSPC) {
+		o.need = max(o.need, b.tx.size+spareBytes)
+	}
 	unknown := fmt.Errorf("%w: %w", ErrUnknown, cause)
 	for _, done := range b.marks.done { // the engine closes its connection at once, and asks again what the mark is
 		done(unknown)

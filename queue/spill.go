@@ -2,6 +2,7 @@ package queue
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -27,6 +28,7 @@ func (o *owner) makeSpill() *spilled {
 	from := max(o.hotFirst, o.pos.Acked+1)
 	o.mu.Unlock()
 	if !over {
+		o.unspilled = nil
 		return nil
 	}
 	s := &spilled{}
@@ -50,9 +52,10 @@ func (o *owner) makeSpill() *spilled {
 	o.crash("before segment")
 	if err := writeSegment(filepath.Join(o.dir, segmentDir), s.seg, data); err != nil {
 		o.dropSpill(s)
-		o.setErr(err)
+		o.unspilled = fmt.Errorf("move older events out of the database: %w", err)
 		return nil
 	}
+	o.unspilled = nil
 	o.crash("after segment")
 	return s
 }

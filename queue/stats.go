@@ -1,6 +1,9 @@
 package queue
 
-import "os"
+import (
+	"cmp"
+	"os"
+)
 
 type counters struct {
 	commits, refused, lost uint64
@@ -26,7 +29,7 @@ type Stats struct {
 	Lost     uint64 // rows lost to damaged files since start
 	Commits  uint64 // since start
 	Segments int
-	Err      error // why nothing can be stored now
+	Err      error // why not all, or nothing, can be stored now
 }
 
 // Stats returns the state now.
@@ -34,7 +37,7 @@ func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	acked := max(q.pos.Acked, q.marks.ack)
 	s := Stats{Limit: q.opt.MaxSize, Refused: q.stats.refused, Dead: q.dead, Retrying: len(q.retries), Lost: q.stats.lost, Commits: q.stats.commits,
-		Segments: len(q.segs), Err: q.err, Full: q.room() < 4096, Depth: q.depth(acked)}
+		Segments: len(q.segs), Err: cmp.Or(q.err, q.lack), Full: q.room() < 4096, Depth: q.depth(acked)}
 	for _, g := range q.segs {
 		s.Bytes += g.bytes
 	}

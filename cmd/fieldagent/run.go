@@ -173,7 +173,7 @@ func statusLine(s agent.Status) string {
 	line := ""
 	switch {
 	case s.Outbox.Error != "":
-		line = "The disk takes no events: " + s.Outbox.Error
+		line = "The disk refuses events: " + s.Outbox.Error
 	case s.Broker.Held != "":
 		line = "Events are held: " + s.Broker.Held
 	case s.Broker.Connected:

@@ -56,6 +56,18 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("the status says %q", s.Outbox.Error)
 	}
 	a.sensorsGoOn()
+	info, err := os.Stat(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filler, info.Size()-40<<10); err != nil { // room for a small commit, not for what was refused
+		t.Fatal(err)
+	}
+	a.await("the store to take a small commit", func(s status) bool { return strings.Contains(s.Outbox.Error, "less is stored") })
+	a.sensorsGoOn()
+	if s, err := a.status(); err != nil || !strings.Contains(s.Outbox.Error, "no space left") {
+		t.Errorf("a full disk that takes small commits is no error: %+v %v", s.Outbox, err)
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
