@@ -32,16 +32,52 @@ func fill(t *testing.T, dir string) string {
 }
 
 func TestFullDisk(t *testing.T) {
+	a, filler := fullDisk(t, nowhere)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	a.await("the store to recover", func(s status) bool { return s.Outbox.Error == "" })
+	if why := a.emit(1000); why != "" {
+		t.Errorf("with space again: %s", why)
+	}
+	a.end()
+	a.judge()
+}
+
+// TestFullDiskDelivers: what was accepted leaves, and there is room for small events again, though nobody has tidied the disk.
+func TestFullDiskDelivers(t *testing.T) {
+	b, err := broker.Start("mosquitto", t.TempDir(), broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	if err := b.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := fullDisk(t, "mqtt://"+b.Addr())
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	a.await("the events to be delivered", func(s status) bool { return s.Outbox.Depth == 0 })
+	if why := a.emit(1000); why != "" {
+		t.Errorf("with the old events gone: %s", why)
+	}
+	a.await("the last event to be delivered", func(s status) bool { return s.Outbox.Depth == 0 })
+	a.end()
+}
+
+// fullDisk starts an agent on a disk with room for a few small commits and no event more: it says so, and its sensors go on.
+func fullDisk(t *testing.T, server string) (a *agent, filler string) {
 	dir := t.TempDir()
 	run(t, "mount", "-t", "tmpfs", "-o", "size=6m", "diskfault", dir)
 	t.Cleanup(func() { run(t, "umount", "-l", dir) })
-	a := start(t, filepath.Join(dir, "state"), nowhere)
+	a = start(t, filepath.Join(dir, "state"), server)
 	for range 3 {
 		if why := a.emit(1000); why != "" {
 			t.Fatal(why)
 		}
 	}
-	filler := fill(t, dir)
+	filler = fill(t, dir)
 	why := ""
 	for range 60 {
 		if why = a.emit(100_000); why != "" {
@@ -68,15 +104,7 @@ func TestFullDisk(t *testing.T) {
 	if s, err := a.status(); err != nil || !strings.Contains(s.Outbox.Error, "no space left") {
 		t.Errorf("a full disk that takes small commits is no error: %+v %v", s.Outbox, err)
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
-	a.await("the store to recover", func(s status) bool { return s.Outbox.Error == "" })
-	if why := a.emit(1000); why != "" {
-		t.Errorf("with space again: %s", why)
-	}
-	a.end()
-	a.judge()
+	return a, filler
 }
 
 // TestFullAtFirstStart starts on a disk that has no room for a state.
