@@ -18,7 +18,7 @@ import (
 )
 
 // All are the drivers of this agent, in the order in which `fieldagent drivers` shows them.
-var All = []sensors.Driver{host, kernel, simulated, bme280, bmp280, bmp180, sht3x, sht4x, hdc302xDriver, aht20Driver, am2320, lm75, tmp102, mcp9808Driver, ds18b20, bh1750, scd4x, sgp30, ccs811, ads1x15,
+var All = []sensors.Driver{host, kernel, simulated, bme280, bmp280, bmp180, sht3x, sht4x, si7021, hdc302xDriver, aht20Driver, am2320, lm75, tmp102, mcp9808Driver, ds18b20, bh1750, scd4x, sgp30, ccs811, ads1x15,
 	ina219, ina226, ina3221, adxl345, veml7700}
 
 // Union is config.Options.Union for sensors: it returns the options of a driver by its name.
