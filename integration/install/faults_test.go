@@ -46,7 +46,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		{"wrong name", strings.Replace(boxConfig, "127.0.0.1", "broker.invalid", 1), "", "", "active running",
 			[]string{"No broker", "the name broker.invalid cannot be looked up"}, []string{"FAULT name broker.invalid", "mqtt.servers"}},
 		// Nothing is delivered here: else the events' pages are used again, and the disk that is full refuses none.
-		{"full disk", strings.Replace(boxConfig, ":1883", ":1884", 1), "systemctl stop fieldagent; mount -t tmpfs -o size=4m,uid=$(id -u fieldagent),gid=$(id -g fieldagent),mode=700 tmpfs /var/lib/fieldagent; systemctl start fieldagent; head -c 8m /dev/zero > /var/lib/fieldagent/fill; for i in $(seq 40); do fieldagent emit big \"{\\\"x\\\":\\\"$(head -c 60000 /dev/zero | tr '\\\\0' y)\\\"}\" || break; done",
+		{"full disk", strings.Replace(boxConfig, ":1883", ":1884", 1), "systemctl stop fieldagent; mount -t tmpfs -o size=4m,uid=$(id -u fieldagent),gid=$(id -g fieldagent),mode=700 tmpfs /var/lib/fieldagent; systemctl start fieldagent; head -c 8m /dev/zero > /var/lib/fieldagent/fill; for i in $(seq 40); do fieldagent emit big \"{\\\"x\\\":\\\"$(head -c 60000 /dev/zero | tr '\\0' y)\\\"}\" || break; done",
 			"systemctl stop fieldagent; umount /var/lib/fieldagent", "active running",
 			[]string{"The disk refuses events", "no space left on device"}, []string{"FAULT space in /var/lib/fieldagent: only", "journalctl --vacuum-size"}},
 		{"read-only state", boxConfig, "systemctl stop fieldagent; mount -t tmpfs -o size=4m,uid=$(id -u fieldagent),gid=$(id -g fieldagent),mode=700 tmpfs /var/lib/fieldagent; mount -o remount,ro /var/lib/fieldagent",
