@@ -74,7 +74,7 @@ type owner struct {
 	size    int64  // of the database
 
 	need      int64 // bytes that a full disk refused, and that must be free before it is called well
-	cause     error // of the last failure
+	full      error // with which it refused them
 	unspilled error // why a segment could not be written
 
 	gapSince time.Time // when the count of refused events was last kept
@@ -225,7 +225,7 @@ func (o *owner) failed(cause error) {
 	if o.failing {
 		o.retry = min(2*o.retry, retryMax)
 	}
-	o.failing, o.cause = true, cause
+	o.failing = true
 	o.setErr(cause)
 }
 
@@ -255,7 +255,7 @@ func (o *owner) settled() {
 func (o *owner) look() {
 	lack := o.unspilled
 	if o.need > 0 && o.free() < o.need {
-		lack = fmt.Errorf("%w: %d KiB at once were refused, less is stored", o.cause, (o.need+1023)>>10)
+		lack = fmt.Errorf("%w: %d KiB at once were refused, less is stored", o.full, (o.need+1023)>>10)
 	} else {
 		o.need = 0
 	}

@@ -23,7 +23,7 @@ const (
 func (o *owner) fail(ctx context.Context, b *batch, cause error) error {
 	o.failed(cause)
 	if errors.Is(cause, unix.ENOSPC) {
-		o.need = max(o.need, b.tx.size+max(0, b.tx.kept)+spareBytes)
+		o.need, o.full = max(o.need, b.tx.size+max(0, b.tx.kept)+spareBytes), cause
 	}
 	unknown := fmt.Errorf("%w: %w", ErrUnknown, cause)
 	for _, done := range b.marks.done { // the engine closes its connection at once, and asks again what the mark is
