@@ -43,6 +43,9 @@ func (q *Queue) Stats() Stats {
 	}
 	old := q.oldest
 	store := q.store
+	if first, ok := q.sent[acked+1]; ok && first.store != 0 && !q.buried[acked+1] { // it is on its way: reading it again would take a whole segment
+		old = oldest{acked, store, first.accepted}
+	}
 	q.mu.Unlock()
 	if info, err := os.Stat(q.path()); err == nil {
 		s.Bytes += info.Size()
