@@ -93,7 +93,14 @@ func (c *Clock) Correct(s queue.Stamp) queue.Stamp {
 	if s.Clock != queue.ClockUnsynced {
 		return s
 	}
-	now := c.Now()
+	return c.correctAt(s, c.Now())
+}
+
+// correctAt is Correct for who has just asked for the time: now came from Now.
+func (c *Clock) correctAt(s, now queue.Stamp) queue.Stamp {
+	if s.Clock != queue.ClockUnsynced {
+		return s
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.set && s.Boot == now.Boot && s.Uptime > 0 {

@@ -39,13 +39,14 @@ func (c *link) fillRetry() (busy bool, err error) {
 		return false, c.failRetry(seq, "the broker closes the connection")
 	}
 	rec.QoS = qos
-	c.retry = &retried{rec: rec, released: released, at: time.Now(), first: c.clock.Now()}
+	now := c.clock.Now()
+	c.retry = &retried{rec: rec, released: released, at: time.Now(), first: now}
 	c.dirty = true
 	if released {
 		_ = c.s.Release(packetID(seq))
 		return true, nil
 	}
-	p := c.render(rec, qos, 0)
+	p := c.render(rec, qos, 0, now)
 	p.Dup = c.s.Present()
 	var large *mqtt.ErrTooLarge
 	if errors.As(c.s.Send(p), &large) {

@@ -52,9 +52,9 @@ func (c *link) send(ctx context.Context, r queue.Record, qos byte, size int, now
 	default:
 		left, mortal := c.lifetime(r, now)
 		if mortal && left <= 0 && step == stepPublish {
-			return true, c.bury(ctx, seq, fmt.Sprintf("expired: it waited for %v", age(now, c.clock.Correct(r.Accepted)).Round(time.Second)))
+			return true, c.bury(ctx, seq, fmt.Sprintf("expired: it waited for %v", age(now, c.clock.correctAt(r.Accepted, now)).Round(time.Second)))
 		}
-		p := c.render(r, qos, left)
+		p := c.render(r, qos, left, now)
 		p.Dup = step == stepRepeat
 		if reply := c.reply(r, p); reply != nil { // before it in the stream: the broker has it when it confirms the row
 			_ = c.s.Send(*reply)
@@ -93,16 +93,16 @@ func (c *link) note(r queue.Record, again bool, now queue.Stamp) {
 		c.repeated.Add(1)
 	}
 	c.sentThrough = max(c.sentThrough, seq)
-	c.queue.Sent(seq, c.s.Server())
+	c.queue.Sent(seq, c.s.Server(), now)
 }
 
 // render makes the message of a row. Its buffers are used again for the next one.
-func (c *link) render(r queue.Record, qos byte, left time.Duration) mqtt.Publish {
+func (c *link) render(r queue.Record, qos byte, left time.Duration, now queue.Stamp) mqtt.Publish {
 	at := r.At
 	if at.Wall.IsZero() {
 		at = r.Accepted
 	}
-	at = c.clock.Correct(at)
+	at = c.clock.correctAt(at, now)
 	p := mqtt.Publish{ID: packetID(r.ID.Sequence), QoS: qos, Topic: eventTopic(c.source, r.Event)}
 	binary := false
 	if c.dress != nil && c.limits.Properties {
@@ -126,7 +126,7 @@ func (c *link) lifetime(r queue.Record, now queue.Stamp) (left time.Duration, mo
 	if c.dress == nil {
 		return 0, false
 	}
-	return c.dress.lifetime(r, now, c.clock.Correct(r.Accepted))
+	return c.dress.lifetime(r, now, c.clock.correctAt(r.Accepted, now))
 }
 
 // reply is the copy of a command's result for whoever asked for it in the way of MQTT 5, nil when nobody did.

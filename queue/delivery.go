@@ -47,13 +47,13 @@ func (q *Queue) Begin(ctx context.Context, session string, present bool) (pos Po
 	return q.Position(), unsure, nil
 }
 
-// Sent notes that a row was sent, for Life.
-func (q *Queue) Sent(seq uint64, server string) {
+// Sent notes that a row was sent, and when, for Life.
+func (q *Queue) Sent(seq uint64, server string, now Stamp) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.sent[seq]
 	if s.times == 0 {
-		s.first = q.opt.Now()
+		s.first = now
 	}
 	s.times++
 	s.server = server
@@ -77,12 +77,16 @@ func (q *Queue) Complete(through uint64, receipts []Receipt) {
 	for _, r := range receipts {
 		q.marks.receipts = append(q.marks.receipts, q.sign(r, now))
 	}
-	if q.marks.since.IsZero() {
+	first := q.marks.since.IsZero()
+	if first {
 		q.marks.since = time.Now()
 	}
+	due := first || q.marks.urgent()
 	q.tellMoved()
 	q.mu.Unlock()
-	q.poke()
+	if due { // else the owner knows when to look
+		q.poke()
+	}
 }
 
 // sign adds to a receipt what only the store knows; the caller holds mu.

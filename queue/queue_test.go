@@ -362,7 +362,7 @@ func TestLife(t *testing.T) {
 	if l, err := q.Life(ids[0]); err != nil || l.State != StateQueued {
 		t.Fatal(l, err)
 	}
-	q.Sent(1, "mqtt://b")
+	q.Sent(1, "mqtt://b", q.opt.Now())
 	if l, err := q.Life(ids[0]); err != nil || l.State != StateSent || l.Sent != 1 || l.Server != "mqtt://b" {
 		t.Fatal(l, err)
 	}

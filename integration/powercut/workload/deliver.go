@@ -41,7 +41,7 @@ func (l *life) deliver(ctx context.Context, present bool) {
 			continue
 		}
 		for _, r := range rows {
-			l.q.Sent(r.ID.Sequence, "broker")
+			l.q.Sent(r.ID.Sequence, "broker", queue.Stamp{Wall: time.Now().UTC()})
 		}
 		if l.bury && rng.IntN(6) == 0 {
 			l.makeDead(ctx, rng, rows[0])
