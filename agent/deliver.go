@@ -54,6 +54,7 @@ type delivery struct {
 	escape      escape
 	failing     map[uint64]int       // retried dead letters whose connection closed
 	noQoS2      map[string]time.Time // servers that answered PUBACK to QoS 2
+	mute        string               // why the broker refused the last notice
 	changed     chan struct{}        // something besides rows is to be sent
 
 	failover failover

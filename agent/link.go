@@ -181,7 +181,7 @@ func (c *link) take(ctx context.Context, acks []mqtt.Ack) error {
 
 func (c *link) ack(ctx context.Context, a mqtt.Ack) error {
 	if a.ID == noticeID && a.Kind == mqtt.Puback {
-		c.noticeConfirmed()
+		c.noticeAnswered(a)
 		return nil
 	}
 	if c.retry != nil && a.ID == packetID(c.retry.rec.ID.Sequence) {

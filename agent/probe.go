@@ -66,7 +66,8 @@ func (a *Agent) roundTrip(ctx context.Context, s *mqtt.Session, cfg Config) erro
 	if err := s.Subscribe(ctx, a.subscriptions(cfg)...); err != nil {
 		return err
 	}
-	err := s.Send(mqtt.Publish{ID: noticeID, QoS: 1, Retain: true, Topic: a.root + "/config/state", Payload: mustJSON(a.remote.view())})
+	topic := a.root + "/config/state"
+	err := s.Send(mqtt.Publish{ID: noticeID, QoS: 1, Retain: true, Topic: topic, Payload: mustJSON(a.remote.view())})
 	if err == nil {
 		err = s.Flush()
 	}
@@ -78,7 +79,7 @@ func (a *Agent) roundTrip(ctx context.Context, s *mqtt.Session, cfg Config) erro
 		case acks := <-s.Acks():
 			for _, ack := range acks {
 				if ack.ID == noticeID {
-					return nil
+					return refused(s.Server(), topic, ack)
 				}
 			}
 		case <-ctx.Done():

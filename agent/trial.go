@@ -45,7 +45,8 @@ func (r *remote) try(ctx context.Context, doc *remoteDoc) {
 		return
 	}
 	faultPoint("config applied")
-	if r.confirmed(tctx) {
+	err = r.confirmed(tctx)
+	if err == nil {
 		faultPoint("config confirmed")
 		r.setMisfit(nil)
 		r.settle(ctx, doc, resultApplied)
@@ -54,9 +55,12 @@ func (r *remote) try(ctx context.Context, doc *remoteDoc) {
 	if ctx.Err() != nil {
 		return // the next start rolls back
 	}
-	why := fmt.Sprintf("no acknowledged round trip through the broker within %v", within)
-	if last := r.a.brokerStatus().Error; last != "" {
-		why += ": " + last
+	why := err.Error()
+	if tctx.Err() != nil {
+		why = fmt.Sprintf("no acknowledged round trip through the broker within %v", within)
+		if last := r.a.brokerStatus().Error; last != "" {
+			why += ": " + last
+		}
 	}
 	faultPoint("config unconfirmed")
 	r.restore(ctx)
@@ -65,11 +69,12 @@ func (r *remote) try(ctx context.Context, doc *remoteDoc) {
 }
 
 // confirmed waits until the broker has acknowledged a message and granted the subscriptions, on a connection with the settings now in force.
-func (r *remote) confirmed(ctx context.Context) bool {
-	got := make(chan struct{}, 1)
-	r.a.delivery.announce(&notice{topic: r.a.root + "/config/state", payload: mustJSON(r.view()), confirmed: func() {
+// Its error says that the broker refused the message, or that the time is over.
+func (r *remote) confirmed(ctx context.Context) error {
+	got := make(chan error, 1)
+	r.a.delivery.announce(&notice{topic: r.a.root + "/config/state", payload: mustJSON(r.view()), answered: func(refused error) {
 		select {
-		case got <- struct{}{}:
+		case got <- refused:
 		default:
 		}
 	}})
@@ -79,15 +84,18 @@ func (r *remote) confirmed(ctx context.Context) bool {
 	for {
 		r.turn.now()
 		if acked && r.a.subscribed.Load() {
-			return true
+			return nil
 		}
 		select {
-		case <-got:
+		case err := <-got:
+			if err != nil {
+				return err
+			}
 			acked = true
 			faultPoint("config acknowledged")
 		case <-tick.C:
 		case <-ctx.Done():
-			return false
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -427,17 +427,17 @@ func TestNoticeInBetween(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.announce(&notice{payload: []byte("trial"), confirmed: func() { confirmed++ }})
+	d.announce(&notice{payload: []byte("trial"), answered: func(error) { confirmed++ }})
 	d.announce(&notice{payload: []byte("report")})
 	send()
-	c.noticeConfirmed()
+	c.noticeAnswered(mqtt.Ack{ID: noticeID, Kind: mqtt.Puback})
 	if confirmed != 1 || len(s.sent) != 1 || string(s.sent[0].Payload) != "report" {
 		t.Fatalf("confirmed %d times, sent %+v", confirmed, s.sent)
 	}
 	d.announce(&notice{payload: []byte("another")})
 	c.noticeDue = true
 	send()
-	c.noticeConfirmed()
+	c.noticeAnswered(mqtt.Ack{ID: noticeID, Kind: mqtt.Puback})
 	if confirmed != 1 || len(s.sent) != 2 {
 		t.Fatalf("confirmed %d times after another report, sent %+v", confirmed, s.sent)
 	}

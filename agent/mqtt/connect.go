@@ -140,7 +140,7 @@ func (c *connection) close(reason error) {
 	<-c.done
 }
 
-// ErrConnectRefused is returned when the broker answered CONNECT with a refusal (section 3.2.2.3).
+// ErrConnectRefused is returned when the broker answered CONNECT with a refusal (MQTT 3.1.1 section 3.2.2.3, MQTT 5.0 section 3.2.2.2).
 var ErrConnectRefused = errors.New("connection refused by the broker")
 
 // refused is a refusal in words.

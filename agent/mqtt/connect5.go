@@ -90,12 +90,16 @@ func (c *Client) connectPacket(server Server, clean bool, password string) *pack
 	receive, largest := uint16(cfg.ReceiveMaximum), uint32(cfg.MaxPacket)+5
 	p := &packets.Connect{ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: cfg.ClientID, CleanStart: clean, KeepAlive: uint16(cfg.Keepalive / time.Second),
 		Username: cfg.Username, UsernameFlag: cfg.Username != "", Password: []byte(password), PasswordFlag: password != "",
-		WillFlag: true, WillTopic: cfg.Will.Topic, WillMessage: []byte(cfg.Will.Payload), WillQOS: byte(cfg.Will.QoS), WillRetain: cfg.Will.Retain,
-		Properties: &packets.Properties{ReceiveMaximum: &receive, MaximumPacketSize: &largest}, WillProperties: &packets.Properties{}}
+		Properties: &packets.Properties{ReceiveMaximum: &receive, MaximumPacketSize: &largest}}
 	if !clean {
 		e := cfg.expiry()
 		p.Properties.SessionExpiryInterval = &e
 	}
+	if c.opt.NoWill {
+		return p
+	}
+	p.WillFlag, p.WillTopic, p.WillMessage = true, cfg.Will.Topic, []byte(cfg.Will.Payload)
+	p.WillQOS, p.WillRetain, p.WillProperties = byte(cfg.Will.QoS), cfg.Will.Retain, &packets.Properties{}
 	if cfg.Will.Delay > 0 {
 		d := uint32(cfg.Will.Delay / time.Second)
 		p.WillProperties.WillDelayInterval = &d

@@ -4,17 +4,16 @@ import "fmt"
 
 // Reason codes that mean more than failure (MQTT 5.0 section 2.4).
 const (
-	reasonNoSubscribers  = 0x10
-	reasonProtocol       = 0x82
-	reasonQuota          = 0x97
-	reasonNoRetain       = 0x9a
-	reasonNoQoS          = 0x9b
-	reasonAnotherServer  = 0x9c
-	reasonServerMoved    = 0x9d
-	reasonIDNotFound     = 0x92
-	reasonBadVersion     = 0x84
-	firstFailure         = 0x80
-	badVersionOfThreeOne = 1
+	firstFailure        = 0x80
+	reasonProtocol      = 0x82
+	reasonBadVersion    = 0x84
+	reasonUnavailable   = 0x88
+	reasonBusy          = 0x89
+	reasonQuota         = 0x97
+	reasonNoRetain      = 0x9a
+	reasonNoQoS         = 0x9b
+	reasonAnotherServer = 0x9c
+	reasonServerMoved   = 0x9d
 )
 
 // reasons are the standard's words, in order of code.
@@ -65,6 +64,11 @@ type ReasonError struct {
 	Code      byte
 	Text      string
 	Reference string // of another server
+}
+
+// Is finds ErrConnectRefused in a refusal that waiting does not mend.
+func (e *ReasonError) Is(target error) bool {
+	return target == ErrConnectRefused && e.Refused && e.Code != reasonUnavailable && e.Code != reasonBusy
 }
 
 func (e *ReasonError) Error() string {

@@ -23,7 +23,7 @@ type document struct {
 }
 
 // wrong returns n documents, every kind in turn, with details drawn from r. Each body is different.
-func wrong(r *rand.Rand, n int) (out []document) {
+func wrong(r *rand.Rand, n int, version string) (out []document) {
 	kinds := []func(i int) document{
 		func(i int) document {
 			return document{"garbage", string(noise(r, 1+r.IntN(3000))), "rejected", nil, false}
@@ -94,10 +94,13 @@ func wrong(r *rand.Rand, n int) (out []document) {
 			return document{"no broker", fmt.Sprintf("# %d\nmqtt: {servers: [\"mqtts://web.test:443\"]}", i), "rolled_back", []string{"TLS"}, false}
 		},
 		func(i int) document {
-			return document{"wrong user", fmt.Sprintf("mqtt: {username: stranger-%d}", i), "rolled_back", []string{"not authorised"}, true}
+			return document{"wrong user", fmt.Sprintf("mqtt: {username: stranger-%d}", i), "rolled_back", []string{unknownUser[version]}, true}
 		},
 		func(i int) document {
 			return document{"refused subscriptions", fmt.Sprintf("# %d\nmqtt: {servers: [\"mqtts://strict.test:8883\"]}", i), "rolled_back", []string{"refused", "cmd/+"}, false}
+		},
+		func(i int) document {
+			return document{"refused report", fmt.Sprintf("# %d\nmqtt: {servers: [\"mqtts://mute.test:8883\"]}", i), "rolled_back", nil, false}
 		},
 		func(i int) document {
 			return document{"will with wildcards", fmt.Sprintf("mqtt: {will: {topic: \"a/#/%d\"}}", i), "rejected", []string{"wildcards"}, false}
@@ -132,16 +135,17 @@ func TestHostileConfigurations(t *testing.T) {
 		home := w.broker("broker.test:8883", func(h *host) { h.cert, h.user = ca.server(t, "broker.test"), "pump-7" })
 		w.broker("foreign.test:8883", func(h *host) { h.cert = foreign.server(t, "foreign.test") })
 		w.broker("strict.test:8883", func(h *host) { h.cert, h.refuse = ca.server(t, "strict.test"), "cmd/+" })
+		w.broker("mute.test:8883", func(h *host) { h.cert, h.mute = ca.server(t, "mute.test"), "config/state" })
 		w.faults["hole.test:8883"] = hole
 		w.faults["web.test:443"] = says("HTTP/1.1 400 Bad Request\r\n\r\n")
-		u := w.start(local(w.dir, ""))
+		u := w.start(w.local(""))
 		defer u.stop()
 		home.wait(t, "the first state", time.Minute, root+"/config/state", func(s string) bool { return parseState(s).Applied.Source == "local" })
 		u.listens(t)
 		home.wait(t, "a reading", time.Minute, root+"/sensor/tank", func(string) bool { return true })
 		good, began := parseState(home.got[root+"/config/state"][0]).Applied, time.Now()
 		kinds := map[string]int{}
-		for i, d := range wrong(rand.New(rand.NewPCG(seed, seed)), n) {
+		for i, d := range wrong(rand.New(rand.NewPCG(seed, seed)), n, w.version) {
 			if i%20 == 10 { // the last good configuration is not always the same one
 				good.Source, good.Hash = "remote", goodOne(t, home, i)
 			}

@@ -13,7 +13,7 @@ import (
 func TestSession(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/remote-session.md")
 	must(t, err)
-	s := newSite(t)
+	s := newSite(t, "3.1.1")
 	_, port, _ := strings.Cut(s.addr, ":")
 	file := fenced(string(doc), "yaml")[0]
 	must(t, os.WriteFile(s.d.Config(), []byte(strings.Replace(file, ":1883", ":"+port, 1)), 0o600))

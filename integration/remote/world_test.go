@@ -40,10 +40,11 @@ const root = "fieldagent/pump-7"
 
 // world is a network in a bubble of virtual time: names that lead to brokers, and to worse.
 type world struct {
-	t     *testing.T
-	dir   string
-	good  map[string]*host // by host:port
-	units []*unit
+	t       *testing.T
+	dir     string
+	version string           // of MQTT
+	good    map[string]*host // by host:port
+	units   []*unit
 
 	mu     sync.Mutex
 	faults map[string]func(ctx context.Context) (net.Conn, error)
@@ -56,6 +57,7 @@ type host struct {
 	cert       *tls.Config // nil: in the clear
 	user       string      // the only one who may connect; "" anybody
 	refuse     string      // filters with this suffix are refused
+	mute       string      // messages on topics with this suffix are refused
 	noSecond   bool        // refuses client ids it does not know
 	onlyTrials bool        // refuses the one it should know
 
@@ -84,11 +86,17 @@ func (k *hooks) OnConnectAuthenticate(_ *mqtt.Client, p packets.Packet) bool {
 }
 
 func (k *hooks) OnACLCheck(_ *mqtt.Client, topic string, write bool) bool {
-	return write || k.h.refuse == "" || !strings.HasSuffix(topic, k.h.refuse)
+	no := k.h.refuse
+	if write {
+		k.h.mu.Lock()
+		no = k.h.mute
+		k.h.mu.Unlock()
+	}
+	return no == "" || !strings.HasSuffix(topic, no)
 }
 
-func newWorld(t *testing.T, dir string) *world {
-	return &world{t: t, dir: dir, good: map[string]*host{}, faults: map[string]func(context.Context) (net.Conn, error){}}
+func newWorld(t *testing.T, dir, version string) *world {
+	return &world{t: t, dir: dir, version: version, good: map[string]*host{}, faults: map[string]func(context.Context) (net.Conn, error){}}
 }
 
 // broker adds a broker under an address.
@@ -225,6 +233,13 @@ func (h *host) connected() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.connects
+}
+
+// silence has the broker refuse messages on topics with a suffix from now on; "" none.
+func (h *host) silence(suffix string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mute = suffix
 }
 
 // forget drops what was received so far.
@@ -364,19 +379,27 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// bubble runs fn in virtual time.
+// bubble runs fn in virtual time, with each version of MQTT.
 func bubble(t *testing.T, fn func(t *testing.T, w *world)) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dir)
-		defer w.close()
-		fn(t, w)
-	})
+	for _, version := range versions {
+		t.Run("MQTT "+version, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, dir, version)
+				defer w.close()
+				fn(t, w)
+			})
+		})
+	}
 }
 
-func local(dir string, more string) string {
+var versions = []string{"3.1.1", "5"}
+
+// local is the unit's own file.
+func (w *world) local(more string) string {
 	return fmt.Sprintf(`device: {id: pump-7, labels: {site: north}}
 mqtt:
+  version: "%s"
   servers: ["mqtts://broker.test:8883"]
   username: pump-7
   connect_timeout: 10s
@@ -385,5 +408,5 @@ mqtt:
 sensors:
   - {name: tank, driver: simulated, every: 10s}
 config: {confirm_within: 2m, spread: 20s}
-%s`, dir, more)
+%s`, w.version, w.dir, more)
 }
