@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -48,4 +50,34 @@ func Secret(name string) (string, error) {
 		return "", errors.New("secret " + path + ": the file is empty")
 	}
 	return s, nil
+}
+
+// SecretFiles returns the names that a config struct gives in keys with the tag secret:"file", as Secret takes them.
+func SecretFiles(v any) []string {
+	var out []string
+	var walk func(reflect.Value)
+	walk = func(rv reflect.Value) {
+		for rv.Kind() == reflect.Pointer || rv.Kind() == reflect.Interface {
+			rv = rv.Elem()
+		}
+		switch rv.Kind() {
+		case reflect.Struct:
+			for _, f := range fields(rv.Type()) {
+				fv := rv.FieldByIndex(f.index)
+				if f.tag.Get("secret") == "file" {
+					if name := fv.String(); name != "" && !slices.Contains(out, name) {
+						out = append(out, name)
+					}
+					continue
+				}
+				walk(fv)
+			}
+		case reflect.Slice:
+			for i := range rv.Len() {
+				walk(rv.Index(i))
+			}
+		}
+	}
+	walk(reflect.ValueOf(v))
+	return out
 }

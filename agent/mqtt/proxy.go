@@ -26,7 +26,7 @@ func (c *Client) open(ctx context.Context, s Server) (net.Conn, error) {
 	if s.Scheme == "unix" {
 		return dial(ctx, "unix", s.Path)
 	}
-	address := net.JoinHostPort(s.Host, s.Port)
+	address := s.address()
 	proxy, user, err := proxyFor(t, s)
 	if err != nil {
 		return nil, err

@@ -58,6 +58,13 @@ func (t Transport) over(base Transport) Transport {
 	return t
 }
 
+// Only is c with one of its servers, and what is different for that one.
+func (c Config) Only(s Server) Config {
+	c.Transport = c.transport(s)
+	c.Servers, c.PerServer = []string{s.String()}, nil
+	return c
+}
+
 // transport is the way to a server, or to the one that it named in its place.
 func (c Config) transport(s Server) Transport {
 	for _, p := range c.PerServer {

@@ -97,10 +97,13 @@ func (d *diag) write(ctx context.Context, w io.Writer) ([]string, error) {
 		pieces["config.yaml"] = []byte(err.Error())
 	}
 	var known []string
-	for _, name := range []string{cfg.MQTT.PasswordFile, cfg.MQTT.TLS.KeyFile} {
-		if name != "" {
-			if s, err := d.doctor.secret(name); err == nil {
-				known = append(known, s)
+	for _, name := range config.SecretFiles(cfg) {
+		if s, err := d.doctor.secret(name); err == nil {
+			known = append(known, s)
+			for line := range strings.Lines(s) { // headers, a line each
+				if _, value, ok := strings.Cut(line, ":"); ok {
+					known = append(known, strings.TrimSpace(value))
+				}
 			}
 		}
 	}

@@ -113,10 +113,7 @@ func (d *doctor) running(ctx context.Context) {
 }
 
 func (d *doctor) secrets(cfg agent.Config) {
-	for _, name := range []string{cfg.MQTT.PasswordFile, cfg.MQTT.TLS.KeyFile} {
-		if name == "" {
-			continue
-		}
+	for _, name := range config.SecretFiles(cfg) {
 		_, err := d.secret(name)
 		d.check("secret "+name, err)
 	}

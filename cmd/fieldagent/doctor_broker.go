@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"fieldagent/agent"
@@ -23,54 +24,65 @@ func (d *doctor) broker(ctx context.Context, cfg agent.Config) {
 	}
 }
 
-// server stops at the first step that fails: name, TCP, TLS or WebSocket, MQTT, subscribe, publish.
+// server stops at the first step that fails: name, TCP or socket, proxy, TLS, WebSocket, MQTT, subscribe, publish.
 func (d *doctor) server(ctx context.Context, cfg agent.Config, s mqtt.Server) {
 	step := func(what string, fn func(context.Context) error) bool {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		return d.check(what, fn(ctx))
 	}
-	if net.ParseIP(s.Host) == nil && !step("name "+s.Host, func(ctx context.Context) error {
-		_, err := net.DefaultResolver.LookupHost(ctx, s.Host)
+	mc := cfg.MQTT.Config
+	mc.CleanSession, mc.ClientID = true, "fieldagent-doctor-"+cfg.ID()
+	topic := cfg.Source() + "/doctor"
+	mc.Will = mqtt.Will{Topic: topic, Payload: "gone"}
+	client, err := mqtt.New(mqtt.Options{Config: mc.Only(s), Secret: d.secret})
+	if err != nil {
+		d.check("MQTT to "+s.String(), err)
+		return
+	}
+	hop, err := client.Hop(s)
+	if err != nil {
+		d.check("way to "+s.String(), err)
+		return
+	}
+	key, who := "mqtt.servers", "the broker"
+	if hop.Proxy {
+		key, who = "mqtt.transport.proxy", "the proxy"
+	}
+	host, port, _ := net.SplitHostPort(hop.Address)
+	if hop.Network == "tcp" && net.ParseIP(host) == nil && !step("name "+host, func(ctx context.Context) error {
+		_, err := net.DefaultResolver.LookupHost(ctx, host)
 		if err != nil {
-			err = fmt.Errorf("%w; correct mqtt.servers, or the name servers (resolvectl status, /etc/resolv.conf)", err)
+			err = fmt.Errorf("%w; correct %s, or the name servers (resolvectl status, /etc/resolv.conf)", err, key)
 		}
 		return err
 	}) {
 		return
 	}
-	address := net.JoinHostPort(s.Host, s.Port)
-	if !step("TCP to "+address, func(ctx context.Context) error {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return fmt.Errorf("%w; is the broker running, are address and port right, is a firewall between? try: nc -vz %s %s", err, s.Host, s.Port)
+	if !step(map[string]string{"tcp": "TCP to ", "unix": "socket "}[hop.Network]+hop.Address, func(ctx context.Context) error {
+		err := client.Knock(ctx, s)
+		switch {
+		case err != nil && hop.Network == "unix":
+			return fmt.Errorf("%w; is the broker running, is the path right, may %s open it?", err, d.who.name)
+		case err != nil:
+			return fmt.Errorf("%w; is %s running, are address and port right, is a firewall between? try: nc -vz %s %s", err, who, host, port)
 		}
-		return c.Close()
+		return nil
 	}) {
 		return
 	}
-	mc := cfg.MQTT.Config
-	mc.Servers, mc.CleanSession, mc.ClientID = []string{s.String()}, true, "fieldagent-doctor-"+cfg.ID()
-	topic := cfg.Source() + "/doctor"
-	mc.Will = mqtt.Will{Topic: topic, Payload: "gone"}
-	client, err := mqtt.New(mqtt.Options{Config: mc, Secret: d.secret})
-	if err != nil {
-		d.check("MQTT to "+s.String(), err)
-		return
+	var more []string
+	if hop.Proxy {
+		more = append(more, "proxy")
 	}
-	switch {
-	case s.Secure() && s.WebSocket():
-		if !step("TLS and WebSocket to "+address, func(ctx context.Context) error { return client.Reach(ctx, s) }) {
-			return
-		}
-	case s.Secure():
-		if !step("TLS to "+address, func(ctx context.Context) error { return client.Reach(ctx, s) }) {
-			return
-		}
-	case s.WebSocket():
-		if !step("WebSocket to "+address, func(ctx context.Context) error { return client.Reach(ctx, s) }) {
-			return
-		}
+	if s.Secure() {
+		more = append(more, "TLS")
+	}
+	if s.WebSocket() {
+		more = append(more, "WebSocket")
+	}
+	if len(more) > 0 && !step(strings.Join(more, " and ")+" to "+net.JoinHostPort(s.Host, s.Port), func(ctx context.Context) error { return client.Reach(ctx, s) }) {
+		return
 	}
 	d.talk(ctx, client, s, topic)
 }
@@ -90,7 +102,12 @@ func (d *doctor) talk(ctx context.Context, client *mqtt.Client, s mqtt.Server, t
 		if err == nil {
 			_ = session.Flush()
 			select {
-			case <-session.Acks():
+			case acks := <-session.Acks():
+				if len(acks) == 0 {
+					err = session.Err()
+				} else if acks[0].Reason >= 0x80 { // MQTT 5
+					err = fmt.Errorf("the broker refuses it: %s; correct its access list for this user", mqtt.Reason(acks[0].Reason, acks[0].Text))
+				}
 			case <-ctx.Done():
 				err = errors.New("the broker does not confirm a message at QoS 1: check its access list for this user and topic")
 			}

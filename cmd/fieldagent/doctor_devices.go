@@ -14,6 +14,7 @@ import (
 
 	"fieldagent/agent"
 	"fieldagent/sensors"
+	"fieldagent/sensors/board"
 )
 
 // account is the user whose rights count: the service's, where there is one.
@@ -80,8 +81,12 @@ func (d *doctor) account(cfg agent.Config) {
 		return
 	}
 	need := []string{}
-	if len(buses(cfg)) > 0 {
+	i2c, spi := buses(cfg)
+	if len(i2c) > 0 {
 		need = append(need, "i2c")
+	}
+	if len(spi) > 0 {
+		need = append(need, "spi")
 	}
 	if usesLines(cfg) {
 		need = append(need, "gpio")
@@ -95,23 +100,36 @@ func (d *doctor) account(cfg agent.Config) {
 	}
 }
 
-// buses are the I2C buses that sensors name.
-func buses(cfg agent.Config) []string {
-	var names []string
+// buses are those that sensors name.
+func buses(cfg agent.Config) (i2c, spi []string) {
 	for _, c := range cfg.Sensors {
-		if p, ok := sensors.PlaceOf(c); ok && strings.HasPrefix(p.Bus, "i2c-") && !slices.Contains(names, p.Bus) {
-			names = append(names, p.Bus)
+		p, ok := sensors.PlaceOf(c)
+		switch {
+		case !ok:
+		case strings.HasPrefix(p.Bus, "spi"):
+			spi = append(spi, p.Bus)
+		default:
+			i2c = append(i2c, p.Bus)
 		}
 	}
-	return names
+	slices.Sort(i2c)
+	slices.Sort(spi)
+	return slices.Compact(i2c), slices.Compact(spi)
 }
 
 func usesLines(cfg agent.Config) bool { return len(cfg.Inputs)+len(cfg.Meters)+len(cfg.Outputs) > 0 }
 
 // devices checks what the configuration names: is it there, is its module loaded, may the service open it.
 func (d *doctor) devices(cfg agent.Config) {
-	for _, name := range buses(cfg) {
-		d.check("bus "+name, d.device("dev/"+name, func() error { return d.noBus(name) }, "i2c"))
+	i2c, spi := buses(cfg)
+	for _, name := range i2c {
+		d.check("bus "+name, d.bus(name))
+	}
+	for _, name := range spi {
+		port := "dev/spidev" + strings.TrimPrefix(name, "spi")
+		d.check("bus "+name, d.device(port, func() error {
+			return fmt.Errorf("there is no /%s: is SPI on (dtparam=spi=on in config.txt, then sudo reboot), is the name right?", port)
+		}, "spi"))
 	}
 	if !usesLines(cfg) {
 		return
@@ -126,6 +144,22 @@ func (d *doctor) devices(cfg agent.Config) {
 	if len(chips) > 0 && d.root == "/" {
 		d.lines(cfg)
 	}
+}
+
+// bus checks an I2C bus by its number, by its adapter's name, or as a channel of a multiplexer.
+func (d *doctor) bus(name string) error {
+	base, _, channel := strings.Cut(name, "/")
+	if strings.HasPrefix(base, "i2c-") {
+		if err := d.device("dev/"+base, func() error { return d.noBus(base) }, "i2c"); err != nil || !channel {
+			return err
+		}
+	}
+	n, err := board.BusNumber(os.DirFS(d.root), name)
+	if err != nil {
+		return err
+	}
+	name = fmt.Sprintf("i2c-%d", n)
+	return d.device("dev/"+name, func() error { return d.noBus(name) }, "i2c")
 }
 
 func (d *doctor) device(name string, missing func() error, group string) error {

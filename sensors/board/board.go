@@ -31,7 +31,7 @@ func (*Board) Files() fs.FS { return os.DirFS("/") }
 // I2C opens a bus by its name: i2c-1 as below /dev; i2c-1/0x70/3, a channel of a multiplexer; or an adapter's name, for adapters whose number changes.
 // A bus that could not be opened, or whose adapter went away, is opened again at the next call: adapters come and go.
 func (b *Board) I2C(name string) (i2c.Bus, error) {
-	n, err := busNumber(b.Files(), name)
+	n, err := BusNumber(b.Files(), name)
 	if err != nil {
 		return nil, fmt.Errorf("bus %s: %w", name, err)
 	}

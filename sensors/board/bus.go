@@ -43,8 +43,8 @@ func says(err error, numbers ...unix.Errno) bool {
 	return slices.ContainsFunc(numbers, func(n unix.Errno) bool { return strings.HasSuffix(err.Error(), n.Error()) })
 }
 
-// busNumber finds N of /dev/i2c-N.
-func busNumber(files fs.FS, name string) (int, error) {
+// BusNumber finds N of /dev/i2c-N for a name as I2C takes it, in the files of a system.
+func BusNumber(files fs.FS, name string) (int, error) {
 	if n, err := strconv.Atoi(strings.TrimPrefix(name, "i2c-")); err == nil && strings.HasPrefix(name, "i2c-") {
 		return n, nil
 	}
@@ -77,7 +77,7 @@ func busNumber(files fs.FS, name string) (int, error) {
 
 // muxChannel follows the link that the kernel makes for each channel of a multiplexer (i2c-mux.c): 1-0070/channel-3 → i2c-14.
 func muxChannel(files fs.FS, parent, addr, channel string) (int, error) {
-	p, err := busNumber(files, parent)
+	p, err := BusNumber(files, parent)
 	if err != nil {
 		return 0, err
 	}

@@ -27,12 +27,12 @@ var pi = fstest.MapFS{
 
 func TestBusNames(t *testing.T) {
 	for name, want := range map[string]int{"i2c-1": 1, "i2c-7": 7, "i2c-1/0x70/1": 12, "bcm2835 (i2c@7e804000)/0x70/1": 12, "i2c-tiny-usb": 20} {
-		if n, err := busNumber(pi, name); n != want || err != nil {
+		if n, err := BusNumber(pi, name); n != want || err != nil {
 			t.Errorf("%s: %d, %v, want %d", name, n, err, want)
 		}
 	}
 	for name, want := range map[string]string{"i2c-1/0x70/2": "no channel 2", "i2c-1/0x71/1": "dtoverlay=i2c-mux,pca9548,addr=0x71", "i2c-1/99x/1": "no address", "usb": `"i2c-tiny-usb"`, "i2c-": "write it like i2c-1"} {
-		if _, err := busNumber(pi, name); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := BusNumber(pi, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q in it", name, err, want)
 		}
 	}
