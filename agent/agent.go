@@ -197,7 +197,7 @@ type Event struct {
 func (a *Agent) Emit(ctx context.Context, e Event) (queue.ID, error) {
 	at := a.clock.Now()
 	if !e.Time.IsZero() {
-		at.Wall = e.Time.UTC()
+		at = a.clock.At(e.Time)
 	}
 	qos := e.QoS
 	if qos == 0 {
@@ -286,13 +286,19 @@ func (a *Agent) Retry(ctx context.Context, id queue.ID) error {
 	return nil
 }
 
-// Alive returns nil when every main loop has turned recently; else which one has not. The watchdog asks.
+// Alive returns nil when every main loop has turned recently; else which one has not. The watchdog asks. A sensor or line that hangs is no reason:
+// only that sensor fails, and a restart would not mend it.
 func (a *Agent) Alive() error {
 	var store error
 	if d := a.queue.Stalled(); d > stallAfter {
 		store = fmt.Errorf("the disk has not answered the store for %v", d.Round(time.Second))
 	}
-	return errors.Join(store, a.delivery.turn.stalled("delivery"), a.commands.turn.stalled("command"), a.remote.turn.stalled("configuration"), a.turn.stalled("minutes"))
+	var supervisor error
+	if set := a.set.Load(); set != nil {
+		supervisor = set.Stalled(stallAfter)
+	}
+	return errors.Join(store, supervisor, a.delivery.turn.stalled("delivery"), a.inbound.turn.stalled("inbound"), a.commands.turn.stalled("command"), a.remote.turn.stalled("configuration"),
+		a.meters.writes.stalled("meters' writing"), a.meters.reads.stalled("meters' reading"), a.turn.stalled("minutes"))
 }
 
 // end makes Run return err.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fieldagent/agent/config"
+	"fieldagent/agent/mqtt"
 	"fieldagent/queue"
 )
 
@@ -76,6 +77,31 @@ func TestHungStoreIsNotAlive(t *testing.T) {
 		synctest.Wait()
 		if err := a.Alive(); err != nil {
 			t.Errorf("the disk answers again: %v", err)
+		}
+		stop()
+	})
+}
+
+// A command that never ends must not be taken for life, nor a message that waits for work for death.
+func TestHungInboundIsNotAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hold atomic.Pointer[chan struct{}]
+		a, stop := lonely(t, &hold)
+		gate := make(chan struct{})
+		a.inbound.routes["hang"] = func(context.Context, string, mqtt.Message) error { <-gate; return nil }
+		a.inbound.message(mqtt.Message{Topic: "fieldagent/pump-7/hang/x", Ack: func() {}})
+		time.Sleep(stallAfter / 2)
+		if err := a.Alive(); err != nil {
+			t.Errorf("too early: %v", err)
+		}
+		time.Sleep(stallAfter)
+		if err := a.Alive(); err == nil || !strings.Contains(err.Error(), "inbound") {
+			t.Errorf("a hung message: %v", err)
+		}
+		close(gate)
+		time.Sleep(10 * time.Minute)
+		if err := a.Alive(); err != nil {
+			t.Errorf("it has ended: %v", err)
 		}
 		stop()
 	})

@@ -109,6 +109,28 @@ func (c *Clock) correctAt(s, now queue.Stamp) queue.Stamp {
 	return s
 }
 
+// At returns the stamp of a time that a producer gives for its event. While the clock is not set, a time of this boot by that clock is placed on the
+// boot's own clock, so that it can be corrected; any other is the producer's word, and stays as it is.
+func (c *Clock) At(t time.Time) queue.Stamp {
+	raw := c.read()
+	s := queue.Stamp{Wall: t.UTC(), Clock: raw.Clock, Boot: raw.Boot, Uptime: raw.Uptime}
+	if raw.Clock == queue.ClockSynced {
+		return s
+	}
+	ago := raw.Wall.Sub(t)
+	if ago < 0 || ago >= raw.Uptime {
+		s.Uptime = 0
+		return s
+	}
+	s.Uptime -= ago
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bound := c.bound(s); s.Wall.Before(bound) {
+		s.Wall = bound
+	}
+	return s
+}
+
 // kernelClock reads the kernel's clocks: adjtimex(2) knows whether anybody set the wall clock, CLOCK_BOOTTIME goes on through suspend and cannot be set.
 func kernelClock(boot uint32) func() queue.Stamp {
 	return func() queue.Stamp {

@@ -153,3 +153,27 @@ func TestEventIsCorrected(t *testing.T) {
 		t.Errorf("a stamp of another boot is corrected: %+v", c)
 	}
 }
+
+// A producer may give its event a time. One by the board's own clock is corrected with it; one from elsewhere, such as a satellite receiver, stays.
+func TestGivenTime(t *testing.T) {
+	w := newWrist(7)
+	clock := NewClock(w.read)
+	real := time.Now()
+	raw := w.read()
+	own := clock.At(raw.Wall.Add(-500 * time.Millisecond))
+	far := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	other := clock.At(far)
+	if own.Clock != queue.ClockUnsynced || other.Clock != queue.ClockUnsynced || !other.Wall.Equal(far) {
+		t.Fatalf("%+v %+v", own, other)
+	}
+	w.set(0, true)
+	if c := clock.Correct(own); c.Clock != queue.ClockCorrected || c.Wall.Sub(real.Add(-500*time.Millisecond)).Abs() > 200*time.Millisecond {
+		t.Errorf("by the board's clock, half a second ago: %+v", c)
+	}
+	if c := clock.Correct(other); c != other {
+		t.Errorf("from elsewhere: %+v", c)
+	}
+	if s := clock.At(far); s.Clock != queue.ClockSynced || !s.Wall.Equal(far) {
+		t.Errorf("with a clock that is set: %+v", s)
+	}
+}

@@ -35,6 +35,8 @@ type inbound struct {
 	outside func(ctx context.Context, m mqtt.Message) (ok bool, err error) // for topics that are not below the root; may be nil
 	fail    func(error)                                                    // closes the connection
 
+	turn beat // runs while a message is handled
+
 	stray uint64 // messages that nobody asked for; used by run only
 
 	mu    sync.Mutex
@@ -88,6 +90,7 @@ func (in *inbound) run(ctx context.Context) {
 		case <-in.wake:
 		}
 		for ctx.Err() == nil {
+			in.turn.now()
 			m, lost, ok := in.next()
 			if lost != "" {
 				in.fail(fmt.Errorf("a message on %s had no room: the connection is closed, so that the broker sends it again", lost))
@@ -103,6 +106,7 @@ func (in *inbound) run(ctx context.Context) {
 			}
 			m.Ack()
 		}
+		in.turn.stop()
 	}
 }
 

@@ -30,6 +30,8 @@ type meters struct {
 	wake    chan struct{} // of the writer
 	read    chan struct{} // of the reader
 	writing sync.Mutex    // one transaction with totals at a time
+	writes  beat
+	reads   beat
 
 	mu    sync.Mutex
 	all   map[string]*meter
@@ -205,15 +207,18 @@ func (s *meters) flush() {
 // run writes and reads until ctx ends.
 func (s *meters) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	wg.Go(func() { s.loop(ctx, s.wake, s.writeDue) })
-	wg.Go(func() { s.loop(ctx, s.read, s.readDue) })
+	wg.Go(func() { s.loop(ctx, &s.writes, s.wake, s.writeDue) })
+	wg.Go(func() { s.loop(ctx, &s.reads, s.read, s.readDue) })
 	wg.Wait()
 }
 
 // loop calls due, which says when it wants to be called again at the latest.
-func (s *meters) loop(ctx context.Context, wake <-chan struct{}, due func(context.Context) time.Duration) {
+func (s *meters) loop(ctx context.Context, turn *beat, wake <-chan struct{}, due func(context.Context) time.Duration) {
 	for {
-		timer := time.NewTimer(max(0, due(ctx)-s.a.mono()))
+		turn.start()
+		next := due(ctx)
+		turn.stop()
+		timer := time.NewTimer(max(0, next-s.a.mono()))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

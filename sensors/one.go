@@ -35,6 +35,7 @@ type one struct {
 
 	mu    sync.Mutex
 	state SensorState
+	busy  time.Time // since when the supervisor does something; zero while it waits
 }
 
 type asked struct {
@@ -226,7 +227,9 @@ func (o *one) now(ctx context.Context) ([]Value, error) {
 func (o *one) run(ctx context.Context, base time.Time, log *slog.Logger, report func(Reading)) {
 	defer o.close()
 	pause, failures := backoffMin, 0
+	defer o.work(false)
 	for {
+		o.work(true)
 		values, err := o.measure(ctx)
 		if ctx.Err() != nil {
 			return
@@ -261,6 +264,16 @@ func (o *one) run(ctx context.Context, base time.Time, log *slog.Logger, report 
 	}
 }
 
+// work notes that the supervisor does something from now on, or waits.
+func (o *one) work(on bool) {
+	o.mu.Lock()
+	o.busy = time.Time{}
+	if on {
+		o.busy = time.Now()
+	}
+	o.mu.Unlock()
+}
+
 // wait passes the time to the next reading: it tends the sensor, and reads it for whoever asks. It returns false when ctx has ended.
 func (o *one) wait(ctx context.Context, d time.Duration) bool {
 	next := time.NewTimer(d)
@@ -270,16 +283,19 @@ func (o *one) wait(ctx context.Context, d time.Duration) bool {
 		if o.tend != nil {
 			tend = o.tend.C
 		}
+		o.work(false)
 		select {
 		case <-ctx.Done():
 			return false
 		case <-next.C:
 			return true
 		case <-tend:
+			o.work(true)
 			if t, ok := o.sensor.(Tended); ok {
 				_ = o.limited(ctx, o.cfg.Timeout, t.Tend) // what is wrong shows in the next reading
 			}
 		case answer := <-o.ask:
+			o.work(true)
 			v, err := o.once(ctx)
 			answer <- asked{v, err}
 		}

@@ -68,6 +68,19 @@ func (s *Set) Read(ctx context.Context, name string) ([]Value, error) {
 	return nil, fmt.Errorf("no sensor is called %q", name)
 }
 
+// Stalled returns an error when a supervisor has not come back from what it does for longer than limit and all that its sensor may take.
+func (s *Set) Stalled(limit time.Duration) error {
+	for _, o := range s.ones {
+		o.mu.Lock()
+		busy := o.busy
+		o.mu.Unlock()
+		if d := time.Since(busy); !busy.IsZero() && d > limit+4*o.cfg.Timeout { // opened, read, and both once more
+			return fmt.Errorf("the supervisor of sensor %s has not turned for %v", o.cfg.Name, d.Round(time.Second))
+		}
+	}
+	return nil
+}
+
 // States returns all sensors as they are now, in the order of the configuration.
 func (s *Set) States() []SensorState {
 	var out []SensorState

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,4 +186,49 @@ func TestImplausible(t *testing.T) {
 	if _, err := sensors.ReadOnce(t.Context(), sensors.Config{Name: "a", Driver: "d", Timeout: time.Second, Options: &none{}}, []sensors.Driver{panics}, nil); err == nil {
 		t.Error("a panic of a driver is no error")
 	}
+}
+
+// TestStalledSupervisor: a sensor that hangs is the sensor's fault, a supervisor that does not come back is ours.
+func TestStalledSupervisor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := driver("hang", nil, func(ctx context.Context) ([]sensors.Value, error) { <-t.Context().Done(); return nil, ctx.Err() })
+		well := driver("well", nil, func(context.Context) ([]sensors.Value, error) { return value(20), nil })
+		set, err := sensors.New([]sensors.Config{{Name: "a", Driver: "hang", Every: time.Second, Timeout: time.Second}, {Name: "b", Driver: "well", Every: time.Second, Timeout: time.Second}},
+			[]sensors.Driver{hang, well}, sensors.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		var shut atomic.Bool
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- set.Run(ctx, func(r sensors.Reading) {
+				if r.Sensor == "b" && shut.Load() {
+					<-gate
+				}
+			})
+		}()
+		<-time.After(time.Hour)
+		if err := set.Stalled(time.Minute); err != nil {
+			t.Errorf("with a hanging sensor: %v", err)
+		}
+		shut.Store(true)
+		<-time.After(30 * time.Second)
+		if err := set.Stalled(time.Minute); err != nil {
+			t.Errorf("too early: %v", err)
+		}
+		<-time.After(time.Minute)
+		if err := set.Stalled(time.Minute); err == nil || !strings.Contains(err.Error(), "sensor b") {
+			t.Errorf("a supervisor that hangs: %v", err)
+		}
+		shut.Store(false)
+		close(gate)
+		<-time.After(time.Minute)
+		if err := set.Stalled(time.Minute); err != nil {
+			t.Errorf("it goes on: %v", err)
+		}
+		cancel()
+		<-done
+	})
 }
