@@ -66,7 +66,8 @@ type frameKey struct {
 }
 
 // readable reads what is whole in the database. A bucket that can be walked to its end is taken as it is; of the others every whole frame is
-// taken that is anywhere in the file, the newest of each key, deleted ones too; these buckets are broken.
+// taken that is anywhere in the file, the newest of each key, deleted ones too; these buckets are broken. A whole commit that is not in the tree
+// is taken in all buckets, or in none: a total belongs to its event.
 func (q *Queue) readable() (found map[frameKey]frame, broken []byte, cut cutCommit, err error) {
 	var harmed [bucketEnd]bool
 	inTree := map[frameKey]frame{}
@@ -84,7 +85,11 @@ func (q *Queue) readable() (found map[frameKey]frame, broken []byte, cut cutComm
 			harmed[b] = true
 		}
 	})
-	if found, cut, err = scanFrames(q.path(), committed); err != nil {
+	if treeErr != nil || bad[""] != nil {
+		committed = 0 // the tree may be that of the commit before, in pages that a later one has used again
+	}
+	found, newest, cut, err := scanFrames(q.path(), committed)
+	if err != nil {
 		return nil, nil, cut, err
 	}
 	if f, ok := found[frameKey{inMeta, string(metaKey)}]; ok {
@@ -97,9 +102,13 @@ func (q *Queue) readable() (found map[frameKey]frame, broken []byte, cut cutComm
 			broken = append(broken, bucket)
 			continue
 		}
-		maps.DeleteFunc(found, func(k frameKey, _ frame) bool { return k.bucket == bucket })
+		maps.DeleteFunc(found, func(k frameKey, f frame) bool { return k.bucket == bucket && f.gen <= committed })
 	}
-	maps.Copy(found, inTree)
+	for k, f := range inTree {
+		if f.gen <= newest && found[k].gen <= max(f.gen, committed) {
+			found[k] = f
+		}
+	}
 	return found, broken, cut, nil
 }
 
@@ -118,13 +127,12 @@ type cutCommit struct {
 	last    uint64 // the newest row in it: its sequence is not used again
 }
 
-// scanFrames finds every whole frame in a file, the newest of each key. A commit that is not known to be in the tree counts only with all its
+// scanFrames finds every whole frame in a file, the newest of each key up to the newest commit that counts. A commit that is not known to be in the tree counts only with all its
 // records: half of one is what a cut leaves, and a total without the event that was made with it would be wrong.
-func scanFrames(name string, committed uint64) (map[frameKey]frame, cutCommit, error) {
-	var cut cutCommit
+func scanFrames(name string, committed uint64) (found map[frameKey]frame, newest uint64, cut cutCommit, err error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
-		return nil, cut, err
+		return nil, 0, cut, err
 	}
 	records, peers := map[uint64]map[frameKey]bool{}, map[uint64]int{} // of each commit above committed
 	eachFrame(data, func(f frame) {
@@ -137,7 +145,7 @@ func scanFrames(name string, committed uint64) (map[frameKey]frame, cutCommit, e
 		records[f.gen][frameKey{f.bucket, string(f.key)}] = true
 		peers[f.gen] = int(f.peers)
 	})
-	newest := committed
+	newest = committed
 	for _, gen := range slices.Backward(slices.Sorted(maps.Keys(records))) {
 		if len(records[gen]) >= peers[gen] {
 			newest = gen
@@ -145,7 +153,7 @@ func scanFrames(name string, committed uint64) (map[frameKey]frame, cutCommit, e
 		}
 		cut.records += len(records[gen])
 	}
-	found := map[frameKey]frame{}
+	found = map[frameKey]frame{}
 	eachFrame(data, func(f frame) {
 		if f.gen > newest {
 			if seq, ok := sequenceOf(f.key); ok && f.bucket == inRows {
@@ -159,7 +167,7 @@ func scanFrames(name string, committed uint64) (map[frameKey]frame, cutCommit, e
 			found[k] = f
 		}
 	})
-	return found, cut, nil
+	return found, newest, cut, nil
 }
 
 // eachFrame finds every whole frame in data.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -91,6 +92,18 @@ func headless(db []byte) []byte {
 	return db
 }
 
+// beheaded damages the newest meta page, so that the tree that can be reached is that of the commit before.
+func beheaded(db []byte) []byte {
+	db = bytes.Clone(db)
+	txid := func(page int) uint64 { return binary.NativeEndian.Uint64(db[page*pageSize+pageHead+48:]) }
+	newest := 0
+	if txid(1) > txid(0) {
+		newest = 1
+	}
+	db[newest*pageSize+pageHead+20] ^= 4
+	return db
+}
+
 func TestHalfACommitIsLeftOut(t *testing.T) {
 	one, two := twoChanges(t, t.TempDir())
 	for _, c := range []struct {
@@ -104,6 +117,8 @@ func TestHalfACommitIsLeftOut(t *testing.T) {
 		{"only the events are written", headless(cutAt(one, two, hasRows)), 42, "2", 45},
 		{"all but the meta page is written", headless(cutAt(one, two, everyPage)), 44, "4", 45},
 		{"all is written", headless(two), 44, "4", 45},
+		{"the newest meta page is damaged", beheaded(two), 44, "4", 45},
+		{"and some of its events' pages too", beheaded(cutAt(one, two, hasTotal)), 42, "2", 43},
 	} {
 		q, seqs, total := salvaged(t, c.db)
 		if len(seqs) != c.rows || total != c.total {
