@@ -70,6 +70,9 @@ type Agent struct {
 	outputs   *outputs
 
 	started    queue.Stamp
+	topicsMu   sync.Mutex
+	topicsKept []string // on disk; see keepTopics
+	endKept    bool     // how the last run ended is on disk
 	connects   atomic.Uint64
 	subscribed atomic.Bool // on the connection that is up
 	session    atomic.Pointer[mqtt.Session]

@@ -134,6 +134,7 @@ func (a *Agent) first(ctx context.Context) error {
 	a.cfg = cfg
 	a.mu.Unlock()
 	a.ownCommands(nil, cfg.Commands)
+	a.loadTopics(cfg)
 	a.configureReadings(cfg)
 	a.runLines(cfg)
 	a.runSensors(set, cfg)
@@ -171,6 +172,7 @@ func (a *Agent) apply(ctx context.Context, cfg Config) error {
 	}
 	a.retained.set("info", a.info())
 	a.discovery.poke(false)
+	a.keepTopics(ctx)
 	return nil
 }
 

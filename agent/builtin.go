@@ -24,7 +24,7 @@ func (a *Agent) ping(_ context.Context, args json.RawMessage) (any, error) {
 	return map[string]string{"time": formatTime(a.clock.Now().Wall)}, nil
 }
 
-// readCommand reads one sensor now, or returns the newest readings of all.
+// readCommand reads one sensor now, or returns the newest readings of all, meters among them.
 func (a *Agent) readCommand(ctx context.Context, args json.RawMessage) (any, error) {
 	var arg struct {
 		Sensor string `json:"sensor"`
@@ -34,9 +34,9 @@ func (a *Agent) readCommand(ctx context.Context, args json.RawMessage) (any, err
 	}
 	if arg.Sensor == "" {
 		all := map[string]json.RawMessage{}
-		for _, c := range a.config().Sensors {
-			if r := a.readings.newest(c.Name); r != nil {
-				all[c.Name] = r
+		for _, name := range publishers(a.config()) {
+			if r := a.readings.newest(name); r != nil {
+				all[name] = r
 			}
 		}
 		return all, nil

@@ -145,6 +145,8 @@ func (c *commands) receive(ctx context.Context, name, group string, m mqtt.Messa
 		case first != name:
 			_, err = tx.Append(result{ID: req.ID, Status: statusFailed, Error: fmt.Sprintf("id %q was used for the command %s; give each command an id of its own", req.ID, first)}.event(name, to))
 			return err
+		case job.State == queue.JobDone && m.Dup && job.Result.Sequence > c.queue.Position().Acked: // the same message again, and its answer is on its way
+			return nil
 		case job.State == queue.JobDone: // asked again: the same answer again
 			_, err = tx.Append(resultEvent(name, job.ResultData, to))
 			return err

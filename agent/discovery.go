@@ -153,6 +153,13 @@ func (d *discovery) seen(sensor string, values []sensors.Value) {
 	}
 }
 
+// valuesOf returns the names of the values that a sensor was seen to give in this run.
+func (d *discovery) valuesOf(sensor string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.names[sensor])
+}
+
 // load reads what was announced before.
 func (d *discovery) load() error {
 	return d.a.queue.View(func(tx *queue.Tx) error {
@@ -184,6 +191,7 @@ func (d *discovery) run(ctx context.Context) {
 		for time.Since(began) < discoveryWait && !d.complete() && ctx.Err() == nil {
 			pause(discoveryPace)
 		}
+		d.a.retained.update("info", d.a.info()) // what sensors give is known now
 		d.mu.Lock()
 		again := d.again
 		d.again = false
@@ -244,7 +252,7 @@ func (d *discovery) send(ctx context.Context, sent []byte, again bool) []byte {
 		parts[id] = component{Platform: platform}
 	}
 	body := d.message(cfg, parts)
-	if !again && string(body) == string(sent) {
+	if !again && string(body) == string(sent) && topic == d.kept.Topic {
 		return sent
 	}
 	if client.Live(topic, body, true) != nil {
@@ -282,10 +290,10 @@ func (d *discovery) objectID(cfg Config) string {
 	return strings.ReplaceAll(cfg.prefix(), "/", "_") + "_" + cfg.ID()
 }
 
-// components are all entities of a configuration. names are the values that were seen; of a sensor that was never read, the driver says which it may have.
+// components are all entities of a configuration. names are the values that were seen; of a sensor that was never read, its options or its driver say which it may have.
 func (d *discovery) components(cfg Config, names map[string][]string) map[string]component {
 	root := d.a.root
-	online := availability{root + "/status", "online", "offline"}
+	online := availability{root + "/status", "online", cfg.goodbye()}
 	parts := map[string]component{}
 	add := func(kind, name, value string, c component) {
 		id := kind + "_" + name
@@ -312,13 +320,17 @@ func (d *discovery) components(cfg Config, names map[string][]string) map[string
 	for _, s := range cfg.Sensors {
 		quantities := map[string]sensors.Quantity{}
 		seen := names[s.Name]
+		if len(seen) == 0 {
+			seen = sensors.ValueNames(s)
+		}
+		unread := len(seen) == 0
 		for _, driver := range d.a.opt.Drivers {
 			if driver.Name != s.Driver {
 				continue
 			}
 			for _, q := range driver.Quantities {
 				quantities[q.Name] = q
-				if len(names[s.Name]) == 0 {
+				if unread {
 					seen = append(seen, q.Name)
 				}
 			}

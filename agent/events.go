@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"fieldagent/queue"
@@ -41,6 +43,29 @@ func appendEvent(b []byte, source string, r queue.Record, at queue.Stamp, doubtf
 	b = append(b, `","datacontenttype":"application/json","data":`...)
 	b = append(b, r.Data...)
 	return append(b, '}')
+}
+
+// isReading says whether a record is a sensor's reading that goes through the outbox.
+func isReading(r queue.Record) bool { return strings.HasPrefix(r.Topic, "sensor/") }
+
+// appendKept appends a reading that went through the outbox: as on the same topic without it, and with what a consumer needs to prove that nothing is missing.
+func appendKept(b []byte, source string, r queue.Record, at queue.Stamp, doubtful bool) []byte {
+	b = appendTime(b, at)
+	rest := r.Data
+	for _, key := range []string{`{"time":"`, `,"clock":"`} { // as they were known then
+		if after, ok := bytes.CutPrefix(rest, []byte(key)); ok {
+			rest = after[bytes.IndexByte(after, '"')+1:]
+		}
+	}
+	b = append(b, bytes.TrimSuffix(rest, []byte("}"))...)
+	b = append(append(b, `,"source":"`...), source...)
+	b = append(append(b, `","id":"`...), r.ID.String()...)
+	b = append(b, `","sequence":"`...)
+	b = appendSequence(b, r.ID.Sequence)
+	if doubtful {
+		b = append(b, `","duplicate":"possible`...)
+	}
+	return append(b, `"}`...)
 }
 
 func appendHex(b []byte, v uint32) []byte {

@@ -47,7 +47,7 @@ func (a *Agent) groupSubscriptions(cfg Config) []mqtt.Subscription {
 	roots := cfg.groupRoots()
 	var subs []mqtt.Subscription
 	for _, g := range slices.Sorted(maps.Keys(roots)) {
-		subs = append(subs, mqtt.Subscription{Filter: roots[g] + "/cmd/+", QoS: 2})
+		subs = append(subs, mqtt.Subscription{Filter: roots[g] + "/cmd/+", QoS: 2, Flag: true})
 		if cfg.Remote.Remote && a.hasSources() {
 			subs = append(subs, mqtt.Subscription{Filter: roots[g] + "/config/set", QoS: 1})
 		}

@@ -72,6 +72,7 @@ func (s *meters) drop(next []sensors.MeterConfig) {
 				m.cfg = next[i]
 				m.count.Configure(m.cfg)
 				m.schedule(s.a)
+				m.readAt = s.a.mono()
 			}
 			continue
 		}
@@ -111,7 +112,7 @@ func (s *meters) hold(ctx context.Context, next []sensors.MeterConfig) {
 		if known {
 			continue
 		}
-		m := &meter{name: c.Name, cfg: c, started: s.a.mono()}
+		m := &meter{name: c.Name, cfg: c, started: s.a.mono(), readAt: s.a.mono()}
 		total, err := s.restore(c.Name)
 		if err != nil {
 			m.err = fmt.Errorf("the total cannot be read: %w; set it as after an exchange of the meter", err)
@@ -153,7 +154,7 @@ func (s *meters) restore(name string) (t sensors.Total, err error) {
 	return t, err
 }
 
-// schedule says when the next record and reading are due. Records fall on even times of day where the clock is known and the period divides the day.
+// schedule says when the next record is due. Records fall on even times of day where the clock is known and the period divides the day.
 func (m *meter) schedule(a *Agent) {
 	now, at := a.mono(), a.clock.Now()
 	every := m.cfg.Event.Every
@@ -166,7 +167,6 @@ func (m *meter) schedule(a *Agent) {
 		wait -= min(max(0, at.Wall.Sub(m.count.Total().Since)), every)
 	}
 	m.recordAt = now + wait
-	m.readAt = now
 }
 
 // take is called by the line's reader, in order, and must not wait.
@@ -178,6 +178,8 @@ func (s *meters) take(m *meter, r sensors.LineReport) {
 		m.held, m.err = false, r.Err
 	case r.Opened:
 		m.held, m.polled, m.err = true, r.Polled, nil
+		m.readAt = s.a.mono() // its total can be told now
+		s.poke()
 	default:
 		clean := m.count.Unsaved() == 0
 		m.count.Pulse(r.Edge, r.Missed)

@@ -268,11 +268,11 @@ func (d *dresser) lifetime(r queue.Record, now, accepted queue.Stamp) (left time
 func (d *dresser) event(p *mqtt.Properties, source string, r queue.Record, at queue.Stamp, left time.Duration) (binary bool) {
 	own, t := r.Properties, d.events[r.Type]
 	*p = mqtt.Properties{User: p.User[:0]}
-	binary = d.binary
+	binary = d.binary && !isReading(r)
 	if d.describe {
 		p.PayloadFormat, p.ContentType = 1, contentEvent
 	}
-	if binary && len(r.Data) > 0 {
+	if binary && len(r.Data) > 0 || d.describe && isReading(r) {
 		p.PayloadFormat, p.ContentType = 1, contentJSON
 	}
 	p.Expiry = wholeSeconds(left)

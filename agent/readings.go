@@ -133,8 +133,8 @@ func (r *readings) newest(sensor string) []byte {
 	return nil
 }
 
-// appendReading writes {"time":…,"temperature_celsius":21.53}; "clock" is there when the time is not certain.
-func appendReading(b []byte, at queue.Stamp, values []sensors.Value) []byte {
+// appendTime begins a reading.
+func appendTime(b []byte, at queue.Stamp) []byte {
 	b = append(b, `{"time":"`...)
 	b = at.Wall.UTC().AppendFormat(b, timeFormat)
 	b = append(b, '"')
@@ -143,6 +143,12 @@ func appendReading(b []byte, at queue.Stamp, values []sensors.Value) []byte {
 		b = append(b, at.Clock.String()...)
 		b = append(b, '"')
 	}
+	return b
+}
+
+// appendReading writes {"time":…,"temperature_celsius":21.53}; "clock" is there when the time is not certain.
+func appendReading(b []byte, at queue.Stamp, values []sensors.Value) []byte {
+	b = appendTime(b, at)
 	for _, v := range values {
 		b = append(b, `,`...)
 		b = appendText(b, v.Name)

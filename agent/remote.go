@@ -43,7 +43,9 @@ type remote struct {
 	turn *beat
 	wake chan struct{}
 
-	trying sync.Mutex // held during a trial
+	trying    sync.Mutex // held during a trial
+	changing  sync.Mutex // held from a look at the state to its change: documents come in during a trial
+	reporting sync.Mutex // the newest view goes out last
 
 	mu     sync.Mutex
 	state  remoteState
@@ -135,6 +137,12 @@ func (r *remote) calm() {
 
 // change changes the state, on disk first.
 func (r *remote) change(ctx context.Context, fn func(*remoteState)) error {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	return r.changeLocked(ctx, fn)
+}
+
+func (r *remote) changeLocked(ctx context.Context, fn func(*remoteState)) error {
 	r.mu.Lock()
 	next := r.state
 	next.Refused = slices.Clone(next.Refused)
@@ -163,6 +171,22 @@ func (r *remote) attempt(d *remoteDoc, result string, faults ...string) *ConfigA
 
 // receive takes a message from the config/set of the device or of one of its groups. When it returns nil, what is to become of it is on disk.
 func (r *remote) receive(ctx context.Context, from string, m mqtt.Message) error {
+	tried, err := r.take(ctx, from, m)
+	if err != nil {
+		return err
+	}
+	if tried != nil {
+		r.plan(tried)
+	}
+	r.report()
+	r.poke()
+	return nil
+}
+
+// take keeps the document of a message, or its rejection; doc is nil when it is not to be tried.
+func (r *remote) take(ctx context.Context, from string, m mqtt.Message) (tried *remoteDoc, err error) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	s := r.get()
 	doc := &remoteDoc{Hash: hashOf(m.Payload), Revision: s.Revision + 1, At: formatTime(r.a.clock.Now().Wall), From: from, Body: bytes.Clone(m.Payload)}
 	why := s.outranked(doc, m.Retained)
@@ -171,21 +195,20 @@ func (r *remote) receive(ctx context.Context, from string, m mqtt.Message) error
 	}
 	if why != "" {
 		r.a.log.Info("remote configuration not tried", "hash", short(doc.Hash), "why", why)
-		r.report()
-		return nil
+		return nil, nil
 	}
-	_, err := r.a.effective(doc)
-	if err != nil {
-		r.a.log.Error("remote configuration rejected", "hash", short(doc.Hash), "err", err)
+	_, fault := r.a.effective(doc)
+	if fault != nil {
+		r.a.log.Error("remote configuration rejected", "hash", short(doc.Hash), "err", fault)
 	}
-	err2 := r.change(ctx, func(s *remoteState) {
+	err = r.changeLocked(ctx, func(s *remoteState) {
 		s.Revision++
 		doc.Revision = s.Revision
 		switch {
-		case err != nil:
+		case fault != nil:
 			s.refuse(doc.Hash)
 			if s.Pending == nil {
-				s.Last = r.attempt(doc, resultRejected, faultList(err)...)
+				s.Last = r.attempt(doc, resultRejected, faultList(fault)...)
 			}
 		case s.Pending != nil || from != "":
 			s.Next = doc
@@ -193,16 +216,14 @@ func (r *remote) receive(ctx context.Context, from string, m mqtt.Message) error
 			s.Pending, s.Last = doc, r.attempt(doc, resultPending)
 		}
 	})
-	if err2 != nil {
-		return err2
+	if err != nil {
+		return nil, err
 	}
 	faultPoint("config received")
-	if err == nil {
-		r.plan(doc)
+	if fault != nil {
+		return nil, nil
 	}
-	r.report()
-	r.poke()
-	return nil
+	return doc, nil
 }
 
 // plan says when a document that waits is due: a group's has its moment, so that not all devices act at once.
@@ -285,7 +306,10 @@ func (r *remote) all(ctx context.Context) time.Duration {
 			}
 			return wait
 		}
-		if err := r.change(ctx, func(s *remoteState) { s.Pending, s.Next, s.Last = next, nil, r.attempt(next, resultPending) }); err != nil {
+		if err := r.change(ctx, func(s *remoteState) {
+			s.Pending, s.Next = s.Next, nil // it may be a newer one by now
+			s.Last = r.attempt(s.Pending, resultPending)
+		}); err != nil {
 			r.a.log.Error("a configuration waits", "err", err)
 			return resultRetry
 		}
@@ -318,6 +342,8 @@ func (r *remote) view() ConfigState {
 
 // report publishes config/state and config/current.
 func (r *remote) report() {
+	r.reporting.Lock()
+	defer r.reporting.Unlock()
 	r.a.delivery.announce(&notice{topic: r.a.root + "/config/state", payload: mustJSON(r.view())})
 	if doc, err := r.a.Effective(); err == nil {
 		r.a.retained.set("config/current", doc)

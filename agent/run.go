@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,10 @@ const (
 	sensorPatience = 1200 * time.Millisecond // for sensors that are being stopped
 	clientPatience = 1500 * time.Millisecond // for offline and DISCONNECT
 	clockKey       = "clock"
+	endedKey       = "ended"          // why the last run ended, when it had time to say so
 	clockEvery     = 10 * time.Minute // how old the kept time may get while events are stored anyway
 	subscribeIn    = 30 * time.Second
+	helloIn        = 5 * time.Second // for the subscriptions, before the device says that it is there
 	enterIn        = 5 * time.Second // for the session to be noted on disk before anything is subscribed in it
 )
 
@@ -64,7 +67,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.Join(err, <-ended)
 	}
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){a.inbound.run, a.commands.run, a.remote.run, a.discovery.run, a.minutes} {
+	for _, loop := range []func(context.Context){a.inbound.run, a.commands.run, a.remote.run, a.discovery.run, a.minutes, a.forgetEnd} {
 		loops.Go(func() { loop(ctx) })
 	}
 	a.remote.report()
@@ -83,7 +86,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.parts.sensors.stop(sensorPatience)
 	client.Wait()
 	loops.Wait()
-	a.keepClock()
+	end := endStop
+	if errors.Is(why, ErrRestart) {
+		end = endRestart
+	}
+	a.keepEnd(end)
 	storeStop()
 	err := <-ended
 	if errors.Is(why, ErrRestart) {
@@ -101,16 +108,23 @@ func (a *Agent) Run(ctx context.Context) error {
 // startClock gives the clock its lower bound: the newest time on disk.
 func (a *Agent) startClock() {
 	var kept queue.Stamp
+	var ended []byte
 	err := a.queue.View(func(tx *queue.Tx) error {
 		b, err := tx.Get(queue.Misc, clockKey)
 		if b != nil && err == nil {
 			err = json.Unmarshal(b, &kept)
 		}
+		ended, _ = tx.Get(queue.Misc, endedKey)
+		ended = bytes.Clone(ended)
 		return err
 	})
 	if err != nil {
 		a.log.Error("the last known time cannot be read", "err", err)
 	}
+	if a.opt.Reason == "" {
+		a.opt.Reason = startReason(string(ended), kept.Boot, a.clock.Now().Boot)
+	}
+	a.endKept = ended != nil || kept.Boot == 0
 	a.clock.Raise(kept)
 	if r, err := a.queue.Record(queue.ID{Store: a.queue.Store(), Sequence: a.queue.Position().Last}); err == nil {
 		a.clock.Raise(r.Accepted)
@@ -137,12 +151,52 @@ func (a *Agent) clockIsKept() {
 	a.mu.Unlock()
 }
 
-func (a *Agent) keepClock() {
+// keepEnd keeps for the next start when and why this run ended.
+func (a *Agent) keepEnd(why string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := a.queue.Update(ctx, func(tx *queue.Tx) error { return tx.Put(queue.Misc, clockKey, mustJSON(a.clock.Now())) }); err != nil {
+	err := a.queue.Update(ctx, func(tx *queue.Tx) error {
+		return errors.Join(tx.Put(queue.Misc, clockKey, mustJSON(a.clock.Now())), tx.Put(queue.Misc, endedKey, []byte(why)))
+	})
+	if err != nil {
 		a.log.Error("the time is not kept for the next start", "err", err)
 	}
+}
+
+// forgetEnd makes the next start take this run's end for an unforeseen one, unless it says otherwise.
+func (a *Agent) forgetEnd(ctx context.Context) {
+	if !a.endKept {
+		return
+	}
+	err := a.queue.Update(ctx, func(tx *queue.Tx) error {
+		return errors.Join(tx.Put(queue.Misc, clockKey, mustJSON(a.clock.Now())), tx.Delete(queue.Misc, endedKey))
+	})
+	if err != nil && ctx.Err() == nil {
+		a.log.Error("the start is not noted", "err", err)
+	}
+}
+
+// Why a run ended, as it is kept.
+const (
+	endStop    = "stop"
+	endRestart = "restart"
+)
+
+// startReason says why the agent was started: how the last run ended, in which boot, 0 when there was none, and in which boot it is now.
+func startReason(ended string, before, now uint32) string {
+	switch {
+	case before == 0:
+		return "first start"
+	case ended == endRestart:
+		return "command restart"
+	case ended != "" && before == now:
+		return "stopped and started"
+	case ended != "":
+		return "the board was restarted"
+	case before == now:
+		return "crashed or killed"
+	}
+	return "power cut, or the board was reset"
 }
 
 // runSensors starts set in place of the sensors that run.
@@ -180,13 +234,20 @@ func (a *Agent) serve(ctx, sctx context.Context, s *mqtt.Session, cfg Config) er
 	}()
 	a.subscribed.Store(false)
 	defer a.subscribed.Store(false)
-	_ = a.live("status", []byte("online"), true)
+	var greeting sync.Once
+	hello := func() { greeting.Do(func() { _ = a.live("status", []byte("online"), true) }) }
+	if s.Present() { // the broker holds what the device obeys
+		hello()
+	}
+	late := time.AfterFunc(helloIn, hello)
+	defer late.Stop()
 	a.readings.connected()
 	a.retained.keep("info", a.info())
 	a.retained.connected()
 	a.discovery.poke(true)
 	a.askHealth()
 	var wg sync.WaitGroup
+	wg.Go(func() { a.keepTopics(sctx) })
 	entered := make(chan struct{})
 	wg.Go(func() {
 		if !s.Present() { // a session that the store does not know yet is thrown away after a crash, with the commands that wait in it: none may wait before
@@ -197,11 +258,12 @@ func (a *Agent) serve(ctx, sctx context.Context, s *mqtt.Session, cfg Config) er
 				return
 			}
 		}
-		a.subscribe(sctx, s, cfg)
+		a.subscribe(sctx, s, cfg, hello)
 	})
 	err := a.delivery.serve(sctx, s, sync.OnceFunc(func() { close(entered) }))
+	greeting.Do(func() {})
 	if ctx.Err() != nil { // our own wish: the broker will not send the will
-		_ = a.live("status", []byte("offline"), true)
+		_ = a.live("status", []byte(cfg.goodbye()), true)
 		err = nil
 	} else if err != nil {
 		s.Close(err)
@@ -210,8 +272,8 @@ func (a *Agent) serve(ctx, sctx context.Context, s *mqtt.Session, cfg Config) er
 	return err
 }
 
-// subscribe asks for what the device obeys. A refusal is reported and tried again while the connection lasts.
-func (a *Agent) subscribe(ctx context.Context, s *mqtt.Session, cfg Config) {
+// subscribe asks for what the device obeys. A refusal is reported and tried again while the connection lasts. tried is called after each attempt.
+func (a *Agent) subscribe(ctx context.Context, s *mqtt.Session, cfg Config, tried func()) {
 	subs := a.subscriptions(cfg)
 	said := ""
 	for wait := time.Second; ; wait = min(wait*2, time.Minute) {
@@ -223,6 +285,7 @@ func (a *Agent) subscribe(ctx context.Context, s *mqtt.Session, cfg Config) {
 		}
 		if err == nil {
 			a.subscribed.Store(true)
+			tried()
 			a.subscribeExtras(ctx, s, cfg)
 			return
 		}
@@ -231,6 +294,7 @@ func (a *Agent) subscribe(ctx context.Context, s *mqtt.Session, cfg Config) {
 			a.log.Error("the device cannot be commanded as it should", "err", err)
 		}
 		a.setFault("subscribe", err)
+		tried()
 		select {
 		case <-ctx.Done():
 			return
@@ -273,12 +337,12 @@ func (a *Agent) askExtras(cfg Config) {
 func (a *Agent) askGroups() { a.askExtras(a.config()) }
 
 func (a *Agent) subscriptions(cfg Config) []mqtt.Subscription {
-	subs := []mqtt.Subscription{{Filter: a.root + "/cmd/+", QoS: 2, Number: numberCmd}}
+	subs := []mqtt.Subscription{{Filter: a.root + "/cmd/+", QoS: 2, Number: numberCmd, Flag: true}}
 	if cfg.Remote.Remote && a.hasSources() {
 		subs = append(subs, mqtt.Subscription{Filter: a.root + "/config/set", QoS: 1, Number: numberConfig})
 	}
 	if len(cfg.Outputs) > 0 {
-		subs = append(subs, mqtt.Subscription{Filter: a.root + "/output/+/set", QoS: 2, Number: numberOutput})
+		subs = append(subs, mqtt.Subscription{Filter: a.root + "/output/+/set", QoS: 2, Number: numberOutput, Flag: true})
 	}
 	return subs
 }

@@ -112,9 +112,13 @@ func (c *link) render(r queue.Record, qos byte, left time.Duration, now queue.St
 		}
 		p.Properties = &c.props
 	}
-	if binary {
+	switch {
+	case isReading(r):
+		c.payload = appendKept(c.payload[:0], c.source, r, at, c.failover.doubtful(r.ID.Sequence))
+		p.Payload = c.payload
+	case binary:
 		p.Payload = r.Data
-	} else {
+	default:
 		c.payload = appendEvent(c.payload[:0], c.source, r, at, c.failover.doubtful(r.ID.Sequence))
 		p.Payload = c.payload
 	}

@@ -262,3 +262,11 @@ func (c OutboxConfig) QueueOptions() queue.Options {
 	}
 	return queue.Options{MaxSize: c.MaxSize, KeepDelivered: keep, MaxRecord: int(c.MaxRecord), KeepTrying: true}
 }
+
+// goodbye is what the device's status says when it is gone, by the will or by the device itself.
+func (c Config) goodbye() string {
+	if w := c.MQTT.Will; w.Payload != "" && (w.Topic == "" || w.Topic == c.Source()+"/status") {
+		return w.Payload
+	}
+	return "offline"
+}

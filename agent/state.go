@@ -76,12 +76,14 @@ type ReadingStatus struct {
 
 // SensorStatus is one sensor.
 type SensorStatus struct {
-	Name    string          `json:"name"`
-	Driver  string          `json:"driver"`
-	State   string          `json:"state"` // starting, ok, failed
-	Error   string          `json:"error,omitempty"`
-	Since   *time.Time      `json:"since,omitempty"`
-	Reading json.RawMessage `json:"reading,omitempty"` // the newest one, as published
+	Name        string          `json:"name"`
+	Driver      string          `json:"driver"`
+	State       string          `json:"state"` // starting, ok, failed
+	Error       string          `json:"error,omitempty"`
+	LastError   string          `json:"last_error,omitempty"` // also when it works again
+	LastErrorAt *time.Time      `json:"last_error_at,omitempty"`
+	Since       *time.Time      `json:"since,omitempty"`
+	Reading     json.RawMessage `json:"reading,omitempty"` // the newest one, as published
 }
 
 // LineStatus is one input or output.

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"os"
+	"runtime"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,6 +77,10 @@ func (a *Agent) sensorStatus() []SensorStatus {
 			t := x.Since.UTC()
 			s.Since = &t
 		}
+		if x.LastErr != "" {
+			t := x.LastErrAt.UTC().Truncate(time.Millisecond)
+			s.LastError, s.LastErrorAt = x.LastErr, &t
+		}
 		out = append(out, s)
 	}
 	return out
@@ -98,8 +104,10 @@ func memory() MemoryStatus {
 func (a *Agent) health() []byte {
 	s := a.Status()
 	type sensor struct {
-		State string `json:"state"`
-		Error string `json:"error,omitempty"`
+		State       string     `json:"state"`
+		Error       string     `json:"error,omitempty"`
+		LastError   string     `json:"last_error,omitempty"`
+		LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 	}
 	h := struct {
 		Time     string            `json:"time"`
@@ -118,7 +126,7 @@ func (a *Agent) health() []byte {
 		Outputs  []LineStatus      `json:"outputs,omitempty"`
 	}{formatTime(s.Time), s.Uptime, s.Board, s.Clock, s.Outbox, s.Readings, s.Broker, s.Memory, s.Commands, s.Warnings, map[string]sensor{}, nil, nil, nil}
 	for _, x := range s.Sensors {
-		h.Sensors[x.Name] = sensor{x.State, x.Error}
+		h.Sensors[x.Name] = sensor{x.State, x.Error, x.LastError, x.LastErrorAt}
 	}
 	h.Inputs, h.Meters, h.Outputs = s.Inputs, s.Meters, s.Outputs
 	return mustJSON(h)
@@ -140,12 +148,8 @@ func (a *Agent) info() []byte {
 	list := []sensor{}
 	for _, c := range cfg.Sensors {
 		x := sensor{Name: c.Name, Driver: c.Driver, Every: seconds(c.Every), Values: []quantity{}}
-		for _, d := range a.opt.Drivers {
-			if d.Name == c.Driver {
-				for _, q := range d.Quantities {
-					x.Values = append(x.Values, quantity{q.Name, q.Unit})
-				}
-			}
+		for _, q := range a.values(c) {
+			x.Values = append(x.Values, quantity{q.Name, q.Unit})
 		}
 		list = append(list, x)
 	}
@@ -177,6 +181,30 @@ func (a *Agent) info() []byte {
 	}{"fieldagent", a.opt.Version, protocol, cfg.ID(), cfg.Device.Labels, bootString(a.queue.Store()), bootString(a.started.Boot), formatTime(a.started.Wall), a.opt.Reason, boardModel(), applied, list, inputs, meterInfos(cfg.Meters), outputs, a.delivery.shortage()})
 }
 
+// values are what a sensor gives: what it was seen to give, else what its options name, else what its driver may.
+func (a *Agent) values(c sensors.Config) (out []sensors.Quantity) {
+	names := a.discovery.valuesOf(c.Name)
+	if len(names) == 0 {
+		names = sensors.ValueNames(c)
+	}
+	for _, d := range a.opt.Drivers {
+		if d.Name != c.Driver {
+			continue
+		}
+		if len(names) == 0 {
+			return d.Quantities
+		}
+		for _, name := range names {
+			q := sensors.Quantity{Name: name, Unit: unitOf(name).unit}
+			if i := slices.IndexFunc(d.Quantities, func(q sensors.Quantity) bool { return q.Name == name }); i >= 0 {
+				q = d.Quantities[i]
+			}
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
 // meterInfo says what a meter counts, and what a power cut can lose of it.
 type meterInfo struct {
 	Name          string    `json:"name"`
@@ -206,7 +234,7 @@ func boardModel() string {
 			return strings.Trim(string(b), "\x00\n ")
 		}
 	}
-	return ""
+	return runtime.GOOS + " " + runtime.GOARCH
 }
 
 // faults are conditions that last, by name.

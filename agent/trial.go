@@ -72,12 +72,14 @@ func (r *remote) try(ctx context.Context, doc *remoteDoc) {
 // Its error says that the broker refused the message, or that the time is over.
 func (r *remote) confirmed(ctx context.Context) error {
 	got := make(chan error, 1)
+	r.reporting.Lock()
 	r.a.delivery.announce(&notice{topic: r.a.root + "/config/state", payload: mustJSON(r.view()), answered: func(refused error) {
 		select {
 		case got <- refused:
 		default:
 		}
 	}})
+	r.reporting.Unlock()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	acked := false
@@ -156,6 +158,8 @@ func (r *remote) settle(ctx context.Context, doc *remoteDoc, result string, faul
 
 // rollback goes back to the configuration that was good before this one, on trial like any other.
 func (r *remote) rollback(ctx context.Context) (any, error) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	s := r.get()
 	if s.Pending != nil {
 		return nil, errors.New("a configuration is on trial; it is taken back by itself when it is not confirmed")
@@ -168,7 +172,7 @@ func (r *remote) rollback(ctx context.Context) (any, error) {
 		to.Body, to.Hash, to.From = s.Before.Body, s.Before.Hash, s.Before.From
 	}
 	to.At = formatTime(r.a.clock.Now().Wall)
-	err := r.change(ctx, func(s *remoteState) {
+	err := r.changeLocked(ctx, func(s *remoteState) {
 		if s.Good != nil {
 			s.refuse(s.Good.Hash) // a retained copy of it must not come back by itself
 		}

@@ -22,6 +22,7 @@ var gapKey = []byte("gap")
 func (q *Queue) refuse(kind string, at time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	at = at.Truncate(time.Millisecond)
 	g := &q.gap
 	if g.Refused == 0 {
 		*g = gapCount{ByType: map[string]uint64{}, First: at, Reason: "outbox full"}

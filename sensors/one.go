@@ -323,6 +323,7 @@ func (o *one) note(log *slog.Logger, err error) {
 			log.Error("sensor failed, will be tried again", "sensor", o.cfg.Name, "driver", o.cfg.Driver, "err", text)
 		}
 		o.state.Err = text
+		o.state.LastErr, o.state.LastErrAt = text, time.Now()
 	} else {
 		o.state.Err = ""
 		if before == StateFailed {

@@ -112,13 +112,15 @@ const (
 
 // SensorState is a sensor as people want to see it.
 type SensorState struct {
-	Name   string
-	Driver string
-	State  string
-	Since  time.Time // of State
-	Err    string    // the last error, "" when there was none since it is ok
-	Reads  uint64
-	Errors uint64
+	Name      string
+	Driver    string
+	State     string
+	Since     time.Time // of State
+	Err       string    // the last error, "" when there was none since it is ok
+	LastErr   string    // the last error, whatever came after it
+	LastErrAt time.Time
+	Reads     uint64
+	Errors    uint64
 }
 
 // ReadOnce opens a sensor, reads it once and closes it. A running Set has its own Read.

@@ -12,13 +12,14 @@ import (
 const (
 	smallPacket5 = 8 << 10 // every packet of MQTT 5 but PUBLISH: they may carry a reason in words
 	goodbyeIn    = 200 * time.Millisecond
+	maxPending   = 1024 // inbound messages at QoS 1 and 2 that are not finished, whatever we asked for: mosquitto 2.0 sends all that it held back at once
 )
 
 // five is what a connection with MQTT 5 knows besides. There is no paho client on it: the guard reads all packets itself and answers inbound messages.
 type five struct {
 	connack chan error // CONNACK has come; nil: it welcomes us
 	message func(Message)
-	receive int           // most inbound messages at QoS 1 and 2 that we take at once
+	receive int           // most inbound messages at QoS 1 and 2 that we asked for at once
 	done    chan struct{} // reading has ended
 
 	// written by the reader before connack is sent, read afterwards
@@ -233,8 +234,8 @@ func (g *guard) publish5(flags byte, body []byte) error {
 	g.five.pending[id] = qos
 	many := len(g.five.pending)
 	g.mu.Unlock()
-	if many > g.five.receive {
-		return protocol("%d messages at once, we take %d (mqtt.receive_maximum)", many, g.five.receive)
+	if many > maxPending {
+		return protocol("%d messages at once, %d were asked for (mqtt.receive_maximum)", many, g.five.receive)
 	}
 	m.Ack = func() { g.confirm(id, qos) }
 	g.five.message(m)
@@ -364,7 +365,7 @@ func (g *guard) encode(p Publish, alias bool) error {
 
 // appendSubscribe5 encodes a SUBSCRIBE for one filter; number 0 gives it no identifier (section 3.8).
 func appendSubscribe5(b []byte, id uint16, sub Subscription, number int) []byte {
-	p := packets.Subscribe{PacketID: id, Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: sub.Filter, QoS: sub.QoS}}}
+	p := packets.Subscribe{PacketID: id, Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: sub.Filter, QoS: sub.QoS, RetainAsPublished: sub.Flag}}}
 	if number > 0 {
 		p.Properties.SubscriptionIdentifier = &number
 	}

@@ -34,8 +34,8 @@ func framed(kind byte, parts ...[]byte) []byte {
 func TestGuard5Refuses(t *testing.T) {
 	topic := []byte{0, 1, 'a'}
 	var many []byte
-	for id := range byte(5) {
-		many = append(many, framed(0x32, topic, []byte{0, id + 1, 0})...)
+	for id := range maxPending + 1 {
+		many = append(many, framed(0x32, topic, []byte{byte((id + 1) >> 8), byte(id + 1), 0})...)
 	}
 	for name, c := range map[string]struct {
 		raw  []byte
@@ -51,7 +51,7 @@ func TestGuard5Refuses(t *testing.T) {
 		"subscription identifier 0":          {framed(0x30, topic, props(propSubscriptionID, 0)), "broken property 11"},
 		"an alias that was not offered":      {framed(0x30, topic, props(propTopicAlias, 0, 1)), "not offered"},
 		"an alias in place of the topic":     {framed(0x30, []byte{0, 0}, props(propTopicAlias, 0, 1)), "empty topic"},
-		"more at once than we take":          {many, "5 messages at once, we take 4"},
+		"more at once than we take":          {many, "1025 messages at once, 4 were asked for"},
 		"PUBREL before PUBREC":               {append(framed(0x34, topic, []byte{0, 1, 0}), 0x62, 2, 0, 1), "without PUBREC"},
 		"SUBACK that nobody waits for":       {framed(0x90, []byte{0, 8}, props(), []byte{0}), "asked for 0"},
 		"SUBACK with an impossible code":     {framed(0x90, []byte{0, 7}, props(), []byte{3, 0}), "code 3"},

@@ -50,7 +50,8 @@ type Publish struct {
 type Subscription struct {
 	Filter string
 	QoS    byte
-	Number int // comes back in Message.Subscription when the broker can do that; 0 none
+	Number int  // comes back in Message.Subscription when the broker can do that; 0 none
+	Flag   bool // MQTT 5: Message.Retained is true of live messages too that were published with the flag
 }
 
 // Limits are what the broker allows.

@@ -3,7 +3,9 @@ package five
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -325,5 +327,54 @@ func TestBytesPerReading(t *testing.T) {
 	t.Logf("bytes of a reading on fieldagent/pump-7/sensor/cabinet besides its payload: %d at 3.1.1, %d at 5, %d at 5 with alias", three, plain, alias)
 	if plain != three+1 || alias >= three-20 {
 		t.Errorf("%d, %d, %d", three, plain, alias)
+	}
+}
+
+// TestBurstOfCommands: mosquitto sends more at once than it was asked to, as soon as it has held something back. All are answered on one connection.
+func TestBurstOfCommands(t *testing.T) {
+	b := mosquitto(t)
+	sub := client(t, b, "mosquitto_sub", "-q", "1", "-t", "fieldagent/pump-7/cmd/ping/result", "-F", "%p")
+	d := start(t, t.TempDir(), b.Addr(), five, "", nil)
+	await(t, "the subscription", func() bool { s := d.Status().Broker; return s.Connected && s.Subscribed })
+	host, port, _ := net.SplitHostPort(b.Addr())
+	const n = 60
+	for _, qos := range []string{"1", "2"} {
+		var lines strings.Builder
+		for i := range n {
+			fmt.Fprintf(&lines, "{\"id\":\"q%s-%d\"}\n", qos, i)
+		}
+		cmd := exec.CommandContext(t.Context(), "mosquitto_pub", "-h", host, "-p", port, "-V", "5", "-q", qos, "-l", "-t", "fieldagent/pump-7/cmd/ping")
+		cmd.Stdin = strings.NewReader(lines.String())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		answered := map[string]bool{}
+		for len(answered) < n {
+			var e struct{ Data struct{ ID, Status string } }
+			if line := next(t, sub); json.Unmarshal([]byte(line), &e) != nil || e.Data.Status != "ok" {
+				t.Fatal(line)
+			}
+			answered[e.Data.ID] = true
+		}
+	}
+	if s := d.Status().Broker; s.Connects != 1 {
+		t.Errorf("%d connections", s.Connects)
+	}
+}
+
+// TestRetainedCommand: with MQTT 5 a command with the retain flag is told from another even while the device is connected.
+func TestRetainedCommand(t *testing.T) {
+	b := mosquitto(t)
+	sub := client(t, b, "mosquitto_sub", "-q", "1", "-t", "fieldagent/pump-7/cmd/+/result", "-F", "%p")
+	d := start(t, t.TempDir(), b.Addr(), five, "", nil)
+	await(t, "the subscription", func() bool { s := d.Status().Broker; return s.Connected && s.Subscribed })
+	publish(t, b, "-q", "1", "-r", "-t", "fieldagent/pump-7/cmd/ping", "-m", `{"id":"r-1"}`)
+	if line := next(t, sub); !strings.Contains(line, `"status":"failed"`) || !strings.Contains(line, "retained") {
+		t.Error(line)
+	}
+	publish(t, b, "-q", "1", "-r", "-n", "-t", "fieldagent/pump-7/cmd/ping") // clears it
+	publish(t, b, "-q", "1", "-t", "fieldagent/pump-7/cmd/ping", "-m", `{"id":"r-2"}`)
+	if line := next(t, sub); !strings.Contains(line, `"id":"r-2","status":"ok"`) {
+		t.Error(line)
 	}
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +112,42 @@ func TestMute(t *testing.T) {
 			t.Errorf("%+v", s.Last)
 		}
 		ping(t, home, "back")
+	})
+}
+
+// TestBurst sends documents faster than they can be tried: the last one is in force in the end, and said to be.
+func TestBurst(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		home, u := secure(t, w, newAuthority(t), "")
+		defer u.stop()
+		for i := range 40 {
+			last := ""
+			for k := range 2 + i%3 {
+				last = fmt.Sprintf("sensors: [{name: s%d-%d, driver: simulated, every: 60s}]", i, k)
+				must(t, home.srv.Publish(root+"/config/set", []byte(last), false, 1))
+				<-time.After(time.Duration(i) * 100 * time.Microsecond)
+			}
+			settled(t, home, last, "applied")
+			<-time.After(10 * time.Second)
+			got := home.newest(root + "/config/state")
+			if s := parseState(got); s.Applied.Hash != hashOf(last) || s.Last.Result != "applied" {
+				t.Fatalf("round %d: %s", i, got)
+			}
+		}
+	})
+}
+
+// TestMovedAnnouncement shows that entities follow when the prefix of their announcement changes.
+func TestMovedAnnouncement(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		home, u := secure(t, w, newAuthority(t), "")
+		defer u.stop()
+		for _, prefix := range []string{"homeassistant", "ha2", "homeassistant"} {
+			topic := prefix + "/device/pump-7/config"
+			home.forget(topic)
+			must(t, home.srv.Publish(root+"/config/set", []byte("home_assistant: {discovery: true, prefix: "+prefix+"}"), false, 1))
+			home.wait(t, "the announcement below "+prefix, time.Minute, topic, func(s string) bool { return strings.Contains(s, "tank") })
+		}
 	})
 }
 

@@ -235,6 +235,16 @@ func (h *host) connected() int {
 	return h.connects
 }
 
+// newest returns the last message on a topic.
+func (h *host) newest(topic string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if all := h.got[topic]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return ""
+}
+
 // silence has the broker refuse messages on topics with a suffix from now on; "" none.
 func (h *host) silence(suffix string) {
 	h.mu.Lock()

@@ -31,6 +31,14 @@ type ads1x15Channel struct {
 
 func (o *ads1x15Options) Place() sensors.Place { return o.at(o.Address) }
 
+// ValueNames are those of the channels.
+func (o *ads1x15Options) ValueNames() (names []string) {
+	for _, c := range o.Channels {
+		names = append(names, c.name())
+	}
+	return names
+}
+
 // Check gives every channel a name of its own.
 func (o *ads1x15Options) Check(report func(path, message, hint string)) {
 	seen := map[string]bool{}

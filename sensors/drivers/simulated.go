@@ -23,6 +23,9 @@ type simulatedOptions struct {
 	Delay     time.Duration `config:"delay" default:"0s" doc:"How long a reading takes."`
 }
 
+// ValueNames is the one that was chosen.
+func (o *simulatedOptions) ValueNames() []string { return []string{o.Value} }
+
 var simulated = sensors.Driver{
 	Name:    "simulated",
 	Summary: "waveforms, noise and faults on demand, for trying things out without hardware",
