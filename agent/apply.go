@@ -13,7 +13,7 @@ import (
 	"fieldagent/sensors"
 )
 
-// ConfigOptions are what config.Load needs to read a Config: the options of each driver.
+// ConfigOptions are what config.Load needs to read a Config: the options of each driver, and what it can do.
 func ConfigOptions(drivers []sensors.Driver) config.Options {
 	return config.Options{Union: func(_, value string) (any, []string) {
 		var known []string
@@ -27,6 +27,10 @@ func ConfigOptions(drivers []sensors.Driver) config.Options {
 			known = append(known, d.Name)
 		}
 		return nil, known
+	}, Check: func(v any, report func(path, message, hint string)) {
+		if c, ok := v.(*sensors.Config); ok {
+			sensors.Check(*c, drivers, report)
+		}
 	}}
 }
 

@@ -1,9 +1,13 @@
 package agent
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -135,31 +139,25 @@ var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
 
 // Check reports what single values cannot show: two things with one name, or on one line.
 func (c *Config) Check(report func(path, message, hint string)) {
-	names := func(kind string, n int, name func(int) string) {
-		seen := map[string]int{}
+	names := func(seen map[string]string, kind string, n int, name func(int) string) {
 		for i := range n {
 			if name(i) == "" {
 				continue // said already
 			}
+			at := fmt.Sprintf("%s[%d]", kind, i)
 			if first, twice := seen[name(i)]; twice {
-				report(fmt.Sprintf("%s[%d].name", kind, i), fmt.Sprintf("%q is the name of %s[%d] already", name(i), kind, first), "give each its own name")
+				report(at+".name", fmt.Sprintf("%q is the name of %s already", name(i), first), "give each its own name")
 				continue
 			}
-			seen[name(i)] = i
+			seen[name(i)] = at
 		}
 	}
-	names("sensors", len(c.Sensors), func(i int) string { return c.Sensors[i].Name })
-	for i, m := range c.Meters {
-		for j, s := range c.Sensors {
-			if s.Name == m.Name {
-				report(fmt.Sprintf("meters[%d].name", i), fmt.Sprintf("%q is the name of sensors[%d] already", m.Name, j), "meters and sensors share the topic <root>/sensor/<name>; give each its own name")
-			}
-		}
-	}
-	names("inputs", len(c.Inputs), func(i int) string { return c.Inputs[i].Name })
-	names("meters", len(c.Meters), func(i int) string { return c.Meters[i].Name })
-	names("outputs", len(c.Outputs), func(i int) string { return c.Outputs[i].Name })
-	names("commands", len(c.Commands), func(i int) string { return c.Commands[i].Name })
+	things := map[string]string{} // read and set find each of them by its name alone
+	names(things, "sensors", len(c.Sensors), func(i int) string { return c.Sensors[i].Name })
+	names(things, "inputs", len(c.Inputs), func(i int) string { return c.Inputs[i].Name })
+	names(things, "meters", len(c.Meters), func(i int) string { return c.Meters[i].Name })
+	names(things, "outputs", len(c.Outputs), func(i int) string { return c.Outputs[i].Name })
+	names(map[string]string{}, "commands", len(c.Commands), func(i int) string { return c.Commands[i].Name })
 	sensors.Clashes(c.Sensors, func(i, other int, at sensors.Place) {
 		report(fmt.Sprintf("sensors[%d].address", i), fmt.Sprintf("sensor %s is at address %#x of %s already (sensors[%d])", c.Sensors[other].Name, at.Address, at.Bus, other),
 			"one address is one chip; correct it, move the chip to another bus, or remove one of them")
@@ -177,14 +175,14 @@ func (c *Config) Check(report func(path, message, hint string)) {
 func (c *Config) checkLines(report func(path, message, hint string)) {
 	holder := map[string]string{}
 	use := func(path, line, what string) {
-		if line == "" {
-			return
+		if strings.TrimSpace(line) == "" {
+			return // said already
 		}
-		if other, taken := holder[line]; taken {
+		if other, taken := holder[sameLine(line)]; taken {
 			report(path, fmt.Sprintf("line %s is used by %s already", line, other), "one line can only do one thing; correct the number, or remove one of them")
 			return
 		}
-		holder[line] = what
+		holder[sameLine(line)] = what
 	}
 	for i, x := range c.Inputs {
 		use(fmt.Sprintf("inputs[%d].line", i), x.Line, "input "+x.Name)
@@ -197,6 +195,16 @@ func (c *Config) checkLines(report func(path, message, hint string)) {
 	}
 }
 
+// sameLine writes a line so that two ways to write an offset are one.
+func sameLine(line string) string {
+	if chip, offset, ok := strings.Cut(line, ":"); ok {
+		if n, err := strconv.Atoi(offset); err == nil {
+			return fmt.Sprintf("%s:%d", chip, n)
+		}
+	}
+	return line
+}
+
 func (c *Config) checkOutputs(report func(path, message, hint string)) {
 	known := map[string]bool{}
 	for _, o := range c.Outputs {
@@ -206,6 +214,11 @@ func (c *Config) checkOutputs(report func(path, message, hint string)) {
 		for j, other := range o.Excludes {
 			if !known[other] || other == o.Name {
 				report(fmt.Sprintf("outputs[%d].excludes[%d]", i, j), fmt.Sprintf("no other output is called %q", other), "name an output of this file")
+			}
+		}
+		for j, before := range c.Outputs[:i] {
+			if o.Initial == "ON" && before.Initial == "ON" && (slices.Contains(o.Excludes, before.Name) || slices.Contains(before.Excludes, o.Name)) {
+				report(fmt.Sprintf("outputs[%[1]d].initial,outputs[%[2]d].initial", i, j), fmt.Sprintf("%s (outputs[%d]) is ON at the start too, and the two exclude each other", before.Name, j), `set one of them to "OFF"`)
 			}
 		}
 	}
@@ -220,7 +233,10 @@ func (c CommandConfig) check(path string, report func(path, message, hint string
 	if c.Argv != nil && len(c.Argv) == 0 {
 		report(path+".argv", "is empty", "name the program, such as [/usr/local/bin/"+c.Name+"]")
 	}
-	if len(c.Argv) > 0 && c.Argv[0] != "" && !strings.ContainsAny(c.Argv[0][:1], "/{") {
+	if len(c.Argv) > 0 && strings.TrimSpace(c.Argv[0]) == "" {
+		report(path+".argv[0]", "the program is empty", "write it in full, such as /usr/local/bin/"+c.Name)
+	}
+	if len(c.Argv) > 0 && strings.TrimSpace(c.Argv[0]) != "" && !strings.ContainsAny(c.Argv[0][:1], "/{") {
 		report(path+".argv", "the program must be an absolute path", "write /usr/local/bin/"+c.Argv[0]+", or wherever it is")
 	}
 	used := map[string]bool{}
@@ -237,20 +253,42 @@ func (c CommandConfig) check(path string, report func(path, message, hint string
 	}
 	for name, a := range c.Args {
 		at := path + ".args." + name
+		a.check(at, report)
 		if !used[name] {
 			report(at, "no element of argv uses it", "add {"+name+"} to argv, or remove it")
 		}
-		if a.Pattern != "" {
-			if _, err := regexp.Compile(a.Pattern); err != nil {
-				report(at+".pattern", err.Error(), "see https://pkg.go.dev/regexp/syntax")
-			}
-		}
-		if a.Type == "string" && a.Pattern == "" && len(a.Values) == 0 {
-			report(at, "any string would be allowed", "give a pattern, or a list of values")
-		}
-		if (a.Min != nil || a.Max != nil) && a.Type != "integer" && a.Type != "number" {
-			report(at, "min and max are for numbers", "set type to integer or number, or remove them")
-		}
+	}
+}
+
+func (a ArgConfig) check(at string, report func(path, message, hint string)) {
+	numeric := a.Type == "integer" || a.Type == "number"
+	_, err := regexp.Compile(a.Pattern)
+	if err != nil {
+		report(at+".pattern", err.Error(), "see https://pkg.go.dev/regexp/syntax")
+	}
+	if a.Type == "string" && a.Pattern == "" && len(a.Values) == 0 {
+		report(fmt.Sprintf("%[1]s,%[1]s.type,%[1]s.pattern,%[1]s.values", at), "any string would be allowed", "give a pattern, or a list of values")
+	}
+	if (a.Min != nil || a.Max != nil) && !numeric {
+		report(at+","+at+".type", "min and max are for numbers", "set type to integer or number, or remove them")
+	}
+	if a.Min != nil && a.Max != nil && *a.Min > *a.Max {
+		report(at+".min,"+at+".max", fmt.Sprintf("%v is more than max (%v): no number is allowed", *a.Min, *a.Max), "make it smaller, or max larger")
+		return
+	}
+	if a.Default == "" || err != nil {
+		return
+	}
+	raw := json.RawMessage(a.Default)
+	if a.Type == "string" {
+		raw = mustJSON(a.Default)
+	}
+	_, err = a.value(raw)
+	if err == nil && string(raw) == "null" {
+		err = errors.New("null is no " + a.Type)
+	}
+	if err != nil {
+		report(fmt.Sprintf("%[1]s.default,%[1]s.type,%[1]s.values,%[1]s.min,%[1]s.max", at), fmt.Sprintf("%q would be refused from a caller: %v", a.Default, err), "write a value that a caller may give")
 	}
 }
 

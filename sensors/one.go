@@ -61,16 +61,9 @@ func newOne(c Config, drivers []Driver, opt Options) (*one, error) {
 // fits refuses what the driver cannot do.
 func (o *one) fits() error {
 	var faults []error
-	if o.cfg.Every != 0 && o.cfg.Every < o.driver.MinEvery {
-		faults = append(faults, fmt.Errorf("every: %v is too often; %s needs %v or more", o.cfg.Every, o.driver.Name, o.driver.MinEvery))
-	}
-	for name, c := range o.cfg.Calibrate {
-		if !o.driver.returns(name) {
-			faults = append(faults, fmt.Errorf("calibrate: %s has no value %q; it has %s", o.driver.Name, name, o.driver.names()))
-		} else if c.Scale == 0 {
-			faults = append(faults, fmt.Errorf("calibrate: %s: scale 0 makes every value the same", name))
-		}
-	}
+	o.driver.check(o.cfg, func(path, message, hint string) {
+		faults = append(faults, fmt.Errorf("%s: %s; %s", path, message, hint))
+	})
 	return errors.Join(faults...)
 }
 

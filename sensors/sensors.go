@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -131,6 +132,26 @@ func ReadOnce(ctx context.Context, cfg Config, drivers []Driver, b Board) ([]Val
 	}
 	defer o.close()
 	return o.once(ctx)
+}
+
+// Check reports what the driver of an entry cannot do, with paths as they stand in the configuration. An unknown driver is somebody else's fault to tell.
+func Check(c Config, drivers []Driver, report func(path, message, hint string)) {
+	if d, err := find(drivers, c.Driver); err == nil {
+		d.check(c, report)
+	}
+}
+
+func (d Driver) check(c Config, report func(path, message, hint string)) {
+	if c.Every != 0 && c.Every < d.MinEvery {
+		report("every", fmt.Sprintf("%v is too often", c.Every), fmt.Sprintf("%s needs %v or more", d.Name, d.MinEvery))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Calibrate)) {
+		if !d.returns(name) {
+			report("calibrate."+name, fmt.Sprintf("%s has no value %q", d.Name, name), "it has "+d.names())
+		} else if c.Calibrate[name].Scale == 0 {
+			report("calibrate."+name+".scale", "scale 0 makes every value the same", "leave it out, or write the factor, such as 1.02")
+		}
+	}
 }
 
 func (d Driver) returns(name string) bool {

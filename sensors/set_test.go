@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,6 +186,33 @@ func TestImplausible(t *testing.T) {
 	panics := driver("d", nil, func(context.Context) ([]sensors.Value, error) { panic("oops") })
 	if _, err := sensors.ReadOnce(t.Context(), sensors.Config{Name: "a", Driver: "d", Timeout: time.Second, Options: &none{}}, []sensors.Driver{panics}, nil); err == nil {
 		t.Error("a panic of a driver is no error")
+	}
+}
+
+// TestCheckHasPaths: the configuration's check needs the place and the remedy of each fault, and New has the same faults for those who have no file.
+func TestCheckHasPaths(t *testing.T) {
+	d := driver("d", nil, nil)
+	d.MinEvery = 5 * time.Second
+	cfg := sensors.Config{Name: "a", Driver: "d", Every: time.Second, Calibrate: map[string]sensors.Calibration{"t_celcius": {Scale: 1}, "t_celsius": {}}}
+	var got []string
+	report := func(path, message, hint string) { got = append(got, path+": "+message+" ("+hint+")") }
+	sensors.Check(cfg, []sensors.Driver{d}, report)
+	want := []string{
+		"every: 1s is too often (d needs 5s or more)",
+		`calibrate.t_celcius: d has no value "t_celcius" (it has t_celsius)`,
+		"calibrate.t_celsius.scale: scale 0 makes every value the same (leave it out, or write the factor, such as 1.02)",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	_, err := sensors.New([]sensors.Config{cfg}, []sensors.Driver{d}, sensors.Options{})
+	if err == nil || strings.Count(err.Error(), "\n") != len(want)-1 {
+		t.Errorf("New says %v", err)
+	}
+	got = nil
+	sensors.Check(sensors.Config{Driver: "x", Every: 1}, []sensors.Driver{d}, report)
+	if got != nil {
+		t.Errorf("an unknown driver is said by the decoder: %v", got)
 	}
 }
 

@@ -102,7 +102,7 @@ on: yes
 		`a.yaml:5:12: sensors[0].name: "Attic" is not allowed (it must match ^[a-z0-9-]+$)`,
 		`a.yaml:5:35: sensors[0].adress: unknown key (did you mean address?)`,
 		`a.yaml:6:23: sensors[1].driver: unknown driver "bme820" (did you mean bme280?)`,
-		`a.yaml:7:11: max_size: 1 is less than the least, 1MiB`,
+		`a.yaml:7:11: max_size: 1 is less than the least, 1MiB (write 1MiB or more)`,
 		`a.yaml:8:5: on: "yes" is neither true nor false (write true or false)`,
 	}
 	if got != strings.Join(want, "\n") {
@@ -123,7 +123,7 @@ func TestHostile(t *testing.T) {
 		"merge":    {"on: true\n<<: {on: true}\n", "a key must be a plain word"},
 		"twice":    {"on: true\non: false\n", `key "on" is given twice`},
 		"deep":     {strings.Repeat("[", 5000), "a.yaml"},
-		"nested":   {"on: " + strings.Repeat("[", 60) + strings.Repeat("]", 60), "nested more than"},
+		"nested":   {"on: " + strings.Repeat("[", 60) + strings.Repeat("]", 60), "nested more than 24 deep (no key is that deep: count the brackets"},
 		"tab":      {"mqtt:\n\tservers: []\n", "spaces, not with tabs"},
 		"utf8":     {"on: tr\xffue\n", "a.yaml:1:7: byte 0xff is not text"},
 		"nul":      {"on: \x00\n", "is not text"},

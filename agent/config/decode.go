@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sort"
@@ -14,7 +15,10 @@ import (
 type decoder struct {
 	opt    Options
 	faults Faults
+	wrong  map[string]bool // paths that have a fault: what follows from it is not told
 }
+
+func newDecoder(opt Options) *decoder { return &decoder{opt: opt, wrong: map[string]bool{}} }
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()
@@ -56,11 +60,16 @@ func (d *decoder) sorted() error {
 }
 
 func (d *decoder) fault(v *value, path, hint, format string, args ...any) {
+	d.wrong[path] = true
 	d.faults = append(d.faults, Fault{File: v.file, Line: v.line, Col: v.col, Path: path, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 func (d *decoder) decode(rv reflect.Value, v *value, path string, tag reflect.StructTag) {
 	t := rv.Type()
+	if v.told {
+		d.wrong[path] = true
+		return
+	}
 	if t.Kind() == reflect.Pointer {
 		if v.kind == null {
 			return
@@ -76,7 +85,7 @@ func (d *decoder) decode(rv reflect.Value, v *value, path string, tag reflect.St
 	if u, ok := rv.Addr().Interface().(encoding.TextUnmarshaler); ok && t != durationType {
 		if d.scalar(v, path, "a word") {
 			if err := u.UnmarshalText([]byte(v.text)); err != nil {
-				d.fault(v, path, "", "%v", err)
+				d.fault(v, path, like(tag), "%v", err)
 			}
 		}
 		return
@@ -119,7 +128,7 @@ func (d *decoder) decode(rv reflect.Value, v *value, path string, tag reflect.St
 // elementTag passes what holds for each element of a list.
 func elementTag(tag reflect.StructTag) reflect.StructTag {
 	var keep []string
-	for _, k := range []string{"enum", "pattern", "min", "max", "unit"} {
+	for _, k := range []string{"enum", "pattern", "min", "max", "unit", "schema", "like"} {
 		if s := tag.Get("each_" + k); s != "" {
 			keep = append(keep, fmt.Sprintf("%s:%q", k, s))
 		}
@@ -132,7 +141,7 @@ func (d *decoder) mapping(rv reflect.Value, v *value, path string) {
 		return
 	}
 	if v.kind != mapping {
-		d.fault(v, path, "", "%s where a section with keys is wanted", v.kind)
+		d.fault(v, path, "write name: value below it, or {name: value}", "%s where a section with keys is wanted", v.kind)
 		return
 	}
 	t := rv.Type()
@@ -155,7 +164,7 @@ func join(path, name string) string {
 // structure fills a struct: defaults first, then what the document has, then the struct's own checks.
 func (d *decoder) structure(rv reflect.Value, v *value, path string) {
 	if v.kind != mapping {
-		d.fault(v, path, "", "%s where a section with keys is wanted", v.kind)
+		d.fault(v, path, "write its keys below it, such as "+firstKeys(rv.Type()), "%s where a section with keys is wanted", v.kind)
 		return
 	}
 	used := map[string]bool{}
@@ -166,6 +175,20 @@ func (d *decoder) structure(rv reflect.Value, v *value, path string) {
 		}
 	}
 	d.check(rv, v, path)
+	if d.opt.Check != nil {
+		d.opt.Check(rv.Addr().Interface(), d.reporter(v, path))
+	}
+}
+
+// firstKeys names keys of a section, for hints.
+func firstKeys(t reflect.Type) string {
+	var names []string
+	for _, f := range fields(t) {
+		if f.union == "" && len(names) < 3 {
+			names = append(names, f.name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 func (d *decoder) fill(rv reflect.Value, v *value, path string, used map[string]bool, known []string) []string {
@@ -179,13 +202,16 @@ func (d *decoder) fill(rv reflect.Value, v *value, path string, used map[string]
 		m, given := v.get(f.name)
 		used[f.name] = true
 		switch {
-		case given && m.v.kind == null && f.typ.Kind() != reflect.Struct && f.typ.Kind() != reflect.Pointer:
+		case given && m.v.kind == null && !m.v.told && f.typ.Kind() != reflect.Struct && f.typ.Kind() != reflect.Pointer:
 			d.fault(m.at, join(path, f.name), "give it a value, or remove the key", "has no value")
+		case given && f.required && f.typ.Kind() == reflect.String && m.v.kind == scalar && strings.TrimSpace(m.v.text) == "":
+			d.fault(m.v, join(path, f.name), sentence(f.tag), "is empty")
 		case given:
 			d.preset(rv.FieldByIndex(f.index), f.tag)
 			d.decode(rv.FieldByIndex(f.index), m.v, join(path, f.name), f.tag)
 		case f.required:
-			d.fault(v, path, strings.TrimSuffix(f.tag.Get("doc"), "."), "the key %q is missing", f.name)
+			d.fault(v, path, sentence(f.tag), "the key %q is missing", f.name)
+			d.wrong[join(path, f.name)] = true
 		default:
 			d.preset(rv.FieldByIndex(f.index), f.tag)
 			if f.typ.Kind() == reflect.Struct {
@@ -199,10 +225,13 @@ func (d *decoder) fill(rv reflect.Value, v *value, path string, used map[string]
 	return known
 }
 
+// sentence is what a key is for, as a hint.
+func sentence(tag reflect.StructTag) string { return strings.TrimSuffix(tag.Get("doc"), ".") }
+
 // union decodes the keys that belong to the struct chosen by the discriminating key.
 func (d *decoder) union(rv reflect.Value, f field, v *value, path string, used map[string]bool, known []string) []string {
 	m, ok := v.get(f.union)
-	if !ok || m.v.kind != scalar || d.opt.Union == nil {
+	if !ok || m.v.kind != scalar || d.wrong[join(path, f.union)] || d.opt.Union == nil {
 		for _, k := range v.keys { // the missing key is a fault already; do not add one for each of its options
 			used[k.name] = true
 		}
@@ -255,32 +284,46 @@ func (d *decoder) check(rv reflect.Value, v *value, path string) {
 	if !ok {
 		return
 	}
-	c.Check(func(rel, message, hint string) {
-		at := v.locate(rel)
-		full := path
-		if rel != "" {
-			full = join(path, rel)
+	c.Check(d.reporter(v, path))
+}
+
+// reporter returns what a check reports with. What follows from a fault that was there before is dropped; of one path the check may report several.
+func (d *decoder) reporter(v *value, path string) func(rel, message, hint string) {
+	before := maps.Clone(d.wrong)
+	return func(rel, message, hint string) {
+		parts := strings.Split(rel, ",")
+		for _, p := range parts {
+			if p != "" && before[join(path, p)] {
+				return
+			}
 		}
-		d.fault(at, full, hint, "%s", message)
-	})
+		full := path
+		if parts[0] != "" {
+			full = join(path, parts[0])
+		}
+		d.fault(v.locate(parts[0]), full, hint, "%s", message)
+	}
 }
 
 // locate finds where a path such as "servers[1].name" stands, or the nearest place above it.
 func (v *value) locate(path string) *value {
-	at := v
+	at, key := v, (*value)(nil)
 	for _, part := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
 		if i, err := strconv.Atoi(part); err == nil && at.kind == list {
 			if i >= len(at.items) {
 				return at
 			}
-			at = at.items[i]
+			at, key = at.items[i], nil
 			continue
 		}
 		m, ok := at.get(part)
 		if !ok {
 			return at
 		}
-		at = m.v
+		key, at = m.at, m.v
+	}
+	if key != nil && at.kind != scalar && at.line > key.line { // the key is what people look for
+		return key
 	}
 	return at
 }
@@ -330,7 +373,7 @@ func (d *decoder) remoteLocal(t reflect.Type, v *value, path string) {
 				continue
 			}
 			if f.tag.Get("local") == "true" {
-				d.fault(m.at, join(path, m.name), "", "can only be set in the local file")
+				d.fault(m.at, join(path, m.name), "remove it here, and set it in the file on the device", "can only be set in the local file")
 				continue
 			}
 			d.remoteLocal(f.typ, m.v, join(path, m.name))

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -35,6 +33,7 @@ type value struct {
 	keys      []member
 	file      string
 	line, col int
+	told      bool // it has a fault, and so no more is said of it
 }
 
 type member struct {
@@ -52,10 +51,14 @@ func (v *value) get(name string) (member, bool) {
 	return member{}, false
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+// What is said of a document that has nothing in it.
+const (
+	emptyMain   = `write at least mqtt: {servers: ["mqtts://broker.example.net:8883"]}, or mqtt: {} to do without a broker`
+	emptyRemote = "to return to the local file, publish a retained message without a payload"
+)
 
-// parse turns a document into values, or nil when it has faults that allow none.
-func (d *decoder) parse(s Source, limit int) *value {
+// parse turns a document into values, or nil when it has faults that allow none. With a hint what to write, an empty one is a fault.
+func (d *decoder) parse(s Source, limit int, empty string) *value {
 	fault := func(line, col int, message, hint string) {
 		d.faults = append(d.faults, Fault{File: s.Name, Line: line, Col: col, Message: message, Hint: hint})
 	}
@@ -65,7 +68,14 @@ func (d *decoder) parse(s Source, limit int) *value {
 	}
 	data := bytes.TrimPrefix(s.Data, []byte("\xef\xbb\xbf"))
 	if i := firstInvalid(data); i >= 0 {
-		fault(1+bytes.Count(data[:i], []byte("\n")), i-bytes.LastIndexByte(data[:i], '\n'), fmt.Sprintf("byte %#x is not text in UTF-8", data[i]), "save the file as UTF-8")
+		line, col := position(data, i)
+		fault(line, col, fmt.Sprintf("byte %#x is not text in UTF-8", data[i]), "save the file as UTF-8")
+		return nil
+	}
+	if i := bytes.IndexFunc(data, control); i >= 0 {
+		r, _ := utf8.DecodeRune(data[i:])
+		line, col := position(data, i)
+		fault(line, col, fmt.Sprintf("the control character U+%04X is not allowed", r), "remove it")
 		return nil
 	}
 	if bytes.Count(data, []byte(","))+bytes.Count(data, []byte("\n")) > 2*maxNodes { // the parser takes a kilobyte for each value
@@ -75,43 +85,54 @@ func (d *decoder) parse(s Source, limit int) *value {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := decode(dec, &doc)
-	if err == nil && len(doc.Content) == 1 && !(doc.Content[0].Kind == yaml.ScalarNode && doc.Content[0].Tag == "!!null") {
-		if err := decode(dec, &second); !errors.Is(err, io.EOF) {
-			line := second.Line
-			if err != nil {
-				line = 0
-			}
-			fault(max(line, 1), 1, "a second document begins here (---)", "one file, one document; put more files into conf.d")
-			return nil
-		}
-		b := &builder{d: d, file: s.Name}
-		return b.build(doc.Content[0], 0)
-	}
-	if errors.Is(err, io.EOF) || err == nil {
-		fault(0, 0, "the file is empty", "it needs at least mqtt: {servers: [...]}")
+	if err != nil && !errors.Is(err, io.EOF) {
+		d.faults = append(d.faults, syntaxFault(s.Name, data, err))
 		return nil
 	}
-	line, message := 1, err.Error()
-	if m := yamlLine.FindStringSubmatch(message); m != nil {
-		message = m[2]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			line = n
+	if err == nil {
+		more, line := decode(dec, &second), secondLine(data)
+		switch {
+		case errors.Is(more, io.EOF):
+		case more != nil && line == 0: // the document has ended too early, as with a bracket too much
+			d.faults = append(d.faults, syntaxFault(s.Name, data, more))
+			return nil
+		default:
+			fault(max(line, second.Line), 1, "a second document begins here (---)", "one file, one document; put more files into conf.d")
+			return nil
 		}
 	}
-	hint := "check the indentation and the quotes near this line"
-	if strings.Contains(message, "tab") || bytes.Contains(lineOf(data, line), []byte("\t")) {
-		hint = "YAML is indented with spaces, not with tabs"
+	if len(doc.Content) != 1 || doc.Content[0].Kind == yaml.ScalarNode && doc.Content[0].Tag == "!!null" {
+		if empty != "" {
+			fault(0, 0, "the file is empty", empty)
+		}
+		return nil
 	}
-	fault(line, 1, message, hint)
-	return nil
+	b := &builder{d: d, file: s.Name}
+	return b.build(doc.Content[0], 0)
 }
 
-func lineOf(data []byte, n int) []byte {
-	lines := bytes.SplitN(data, []byte("\n"), n+1)
-	if n-1 < len(lines) && n > 0 {
-		return lines[n-1]
+// position is the line and the column, in characters, of a byte.
+func position(data []byte, i int) (line, col int) {
+	return 1 + bytes.Count(data[:i], []byte("\n")), 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:i], '\n')+1:i])
+}
+
+// control says whether YAML does not allow a character.
+func control(r rune) bool {
+	return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r >= 0x7f && r < 0xa0 && r != 0x85 || r == 0xfeff || r == 0xfffe || r == 0xffff
+}
+
+// secondLine is that of the --- before the second document.
+func secondLine(data []byte) int {
+	begun := false
+	for i, line := range strings.Split(string(data), "\n") {
+		marker := strings.HasPrefix(line, "---") && strings.TrimLeft(line[3:], " \t\r") == "" || strings.HasPrefix(line, "--- ")
+		if marker && begun {
+			return i + 1
+		}
+		line = strings.TrimSpace(line)
+		begun = begun || line != "" && line[0] != '#' && line[0] != '%'
 	}
-	return nil
+	return 0
 }
 
 func firstInvalid(b []byte) int {
@@ -151,14 +172,16 @@ func (b *builder) build(n *yaml.Node, depth int) *value {
 		b.fault(n, fmt.Sprintf("more than %d values", maxNodes), "is this the right file?")
 	}
 	if b.nodes >= maxNodes {
+		v.told = true
 		return v
 	}
 	if depth > maxDepth {
-		b.fault(n, fmt.Sprintf("nested more than %d deep", maxDepth), "")
+		b.fault(n, fmt.Sprintf("nested more than %d deep", maxDepth), "no key is that deep: count the brackets, or the spaces before the lines")
+		v.told = true
 		return v
 	}
-	if n.Anchor != "" || n.Kind == yaml.AliasNode {
-		b.fault(n, "anchors and aliases (& and *) are not allowed", "write the value out")
+	if b.foreign(n) {
+		v.told = true
 		return v
 	}
 	switch n.Kind {
@@ -177,8 +200,11 @@ func (b *builder) build(n *yaml.Node, depth int) *value {
 		seen := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k := n.Content[i]
+			if b.foreign(k) {
+				continue
+			}
 			if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" {
-				b.fault(k, "a key must be a plain word", "")
+				b.fault(k, "a key must be a plain word", "write name: value; lists, sections and << are no keys")
 				continue
 			}
 			if first, twice := seen[k.Value]; twice {
@@ -190,6 +216,25 @@ func (b *builder) build(n *yaml.Node, depth int) *value {
 		}
 	}
 	return v
+}
+
+// foreign refuses what YAML has and a configuration does not need: anchors, aliases, and tags that say what the value is not.
+func (b *builder) foreign(n *yaml.Node) bool {
+	if n.Anchor != "" || n.Kind == yaml.AliasNode {
+		b.fault(n, "anchors and aliases (& and *) are not allowed", "write the value out")
+		return true
+	}
+	if n.Style&yaml.TaggedStyle == 0 {
+		return false
+	}
+	plain := *n
+	plain.Tag, plain.Style = "", n.Style&^yaml.TaggedStyle
+	tag, is := n.ShortTag(), plain.ShortTag()
+	if tag == is || n.Kind == yaml.ScalarNode && (tag == "!!str" || tag == "!!float" && is == "!!int") {
+		return false
+	}
+	b.fault(n, fmt.Sprintf("the tag %s is not allowed here", tag), "write the value without it; a text may stand in quotes")
+	return true
 }
 
 // merge lays over over base. A section without keys names nothing, so it takes nothing away.

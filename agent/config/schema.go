@@ -2,10 +2,12 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -41,7 +43,7 @@ func (s *schema) of(t reflect.Type, tag reflect.StructTag) object {
 	}
 	switch {
 	case t == durationType:
-		o["type"], o["pattern"] = []string{"string", "integer"}, `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d))+)$`
+		o["type"], o["pattern"] = []string{"string", "integer"}, durations
 		o["maximum"], o["minimum"] = 0, 0 // as a number only 0 has a meaning
 	case reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
 		o["type"] = "string"
@@ -65,7 +67,7 @@ func (s *schema) of(t reflect.Type, tag reflect.StructTag) object {
 			}
 			o["enum"] = words
 		}
-		if p := tag.Get("pattern"); p != "" {
+		if p := cmp.Or(tag.Get("pattern"), tag.Get("schema")); p != "" {
 			o["pattern"] = p
 		}
 	case tag.Get("unit") == "bytes":
@@ -114,9 +116,13 @@ func (s *schema) structure(o object, t reflect.Type) {
 			alternatives = s.union(f)
 			continue
 		}
-		props[f.name] = s.of(f.typ, f.tag)
+		prop := s.of(f.typ, f.tag)
+		props[f.name] = prop
 		if f.required {
 			required = append(required, f.name)
+			if prop["type"] == "string" && prop["pattern"] == nil {
+				prop["pattern"] = `\S` // not blank
+			}
 		}
 	}
 	o["type"], o["properties"] = "object", props
@@ -173,10 +179,10 @@ func node(rv reflect.Value, tag reflect.StructTag) *yaml.Node {
 	plain := func(tag, s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: s} }
 	switch {
 	case t == durationType:
-		return plain("!!str", formatDuration(time.Duration(rv.Int())))
+		return word(formatDuration(time.Duration(rv.Int())))
 	case rv.CanInterface() && isText(rv):
 		b, _ := rv.Interface().(encoding.TextMarshaler).MarshalText()
-		return plain("!!str", string(b))
+		return word(string(b))
 	case t.Kind() == reflect.Struct:
 		n := &yaml.Node{Kind: yaml.MappingNode}
 		appendFields(n, rv)
@@ -192,7 +198,7 @@ func node(rv reflect.Value, tag reflect.StructTag) *yaml.Node {
 		keys := rv.MapKeys()
 		sort.Slice(keys, func(i, j int) bool { return keys[i].String() < keys[j].String() })
 		for _, k := range keys {
-			n.Content = append(n.Content, plain("!!str", k.String()), node(rv.MapIndex(k), ""))
+			n.Content = append(n.Content, word(k.String()), node(rv.MapIndex(k), ""))
 		}
 		return n
 	case t.Kind() == reflect.Bool:
@@ -202,15 +208,32 @@ func node(rv reflect.Value, tag reflect.StructTag) *yaml.Node {
 		if _, err := strconv.Atoi(text); err == nil {
 			return plain("!!int", text) // else the tag is written out
 		}
+		if mantissa, exponent, ok := strings.Cut(text, "e"); ok && !strings.Contains(mantissa, ".") {
+			text = mantissa + ".0e" + exponent // without the point it is a text for YAML 1.1
+		}
 		return plain("!!float", text)
 	case tag.Get("unit") == "bytes":
-		return plain("!!str", FormatBytes(rv.Int()))
+		return word(FormatBytes(rv.Int()))
 	case rv.CanInt():
 		return plain("!!int", strconv.FormatInt(rv.Int(), 10))
-	case rv.CanUint():
+	case rv.CanUint() && strings.HasPrefix(tag.Get("default"), "0x"): // an address
 		return plain("!!int", fmt.Sprintf("0x%02x", rv.Uint()))
+	case rv.CanUint():
+		return plain("!!int", strconv.FormatUint(rv.Uint(), 10))
 	}
-	return plain("!!str", rv.String())
+	return word(rv.String())
+}
+
+// noText is what readers of YAML 1.1 or 1.2 may take for a truth value, nothing, a number, a time or a merge.
+var noText = regexp.MustCompile(`^(?i:y|yes|n|no|on|off|true|false|null|~|=|<<|)$|^[-+]?\.?[0-9][-+.:0-9_a-fA-FxXoOtTzZ ]*$|^[-+]?\.(?i:inf|nan)$`)
+
+// word is a text, in quotes where a reader could take it for something else.
+func word(s string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
+	if noText.MatchString(s) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
 }
 
 func isText(rv reflect.Value) bool {
@@ -236,7 +259,7 @@ func appendFields(n *yaml.Node, rv reflect.Value) {
 		if fv.IsZero() && f.typ.Kind() != reflect.Bool && f.tag.Get("default") == "" && !hasDefaults(f.typ) {
 			continue
 		}
-		n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: f.name}, node(fv, f.tag))
+		n.Content = append(n.Content, word(f.name), node(fv, f.tag))
 	}
 }
 

@@ -20,7 +20,7 @@ type Transport struct {
 	ALPN        []string          `config:"alpn" doc:"Protocols to offer in the TLS handshake, such as mqtt or x-amzn-mqtt-ca: some brokers take MQTT on port 443 only with it."`
 	Proxy       string            `config:"proxy" local:"true" doc:"http://host:port (CONNECT) or socks5://host:port; environment takes HTTPS_PROXY and NO_PROXY, none goes straight."`
 	ProxyUser   string            `config:"proxy_user" local:"true" doc:"User name at the proxy."`
-	ProxyFile   string            `config:"proxy_password_file" local:"true" secret:"file" doc:"File with the password for the proxy, readable by the agent only."`
+	ProxyFile   string            `config:"proxy_password_file" local:"true" secret:"file" doc:"File with the password for the proxy, not readable by others."`
 	Interface   string            `config:"interface" local:"true" doc:"Network interface to use, such as wwan0, whatever the routes say."`
 	Source      string            `config:"source" local:"true" doc:"Own address to connect from."`
 	Headers     map[string]string `config:"headers" local:"true" doc:"ws and wss: headers of the handshake. Secrets belong into headers_file."`
@@ -107,14 +107,14 @@ func (t Transport) check(at string, report func(path, message, hint string)) {
 	if len(t.Interface) >= unix.IFNAMSIZ || strings.ContainsAny(t.Interface, "/ ") {
 		report(at+".interface", fmt.Sprintf("%q is no name of an interface", t.Interface), "see: ip link")
 	}
-	for _, p := range t.ALPN {
+	for i, p := range t.ALPN {
 		if p == "" || len(p) > 255 {
-			report(at+".alpn", "a protocol has 1 to 255 characters", "")
+			report(fmt.Sprintf("%s.alpn[%d]", at, i), "a protocol has 1 to 255 characters", "such as mqtt or x-amzn-mqtt-ca")
 		}
 	}
 	for k, v := range t.Headers {
 		if !validHeader(k, v) {
-			report(at+".headers", fmt.Sprintf("%q: no header", k), "")
+			report(at+".headers."+k, fmt.Sprintf("%q: no header", k), "write Name: value; a name has letters, digits and -, a value is one line")
 		}
 	}
 }
@@ -138,6 +138,8 @@ func parseProxy(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("unknown kind of proxy %q; known are http and socks5", u.Scheme)
 	case u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "":
 		return nil, fmt.Errorf("%q is no address of a proxy", u.Redacted())
+	case u.Port() != "" && !isPort(u.Port()):
+		return nil, fmt.Errorf("there is no port %s; ports are 1 to 65535", u.Port())
 	}
 	if u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), map[string]string{"http": "3128"}[u.Scheme]+map[string]string{"socks5": "1080", "socks5h": "1080"}[u.Scheme])
