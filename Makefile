@@ -72,7 +72,7 @@ fmt: ## gofmt
 vet: ## go vet over all modules
 	@$(GO) vet ./... && $(GO) vet -tags faultpoints ./agent && cd integration && $(GO) vet ./... && cd ../packaging/tools && $(GO) vet ./...
 
-staticcheck: ## staticcheck over both modules (pinned in integration/go.mod)
+staticcheck: ## staticcheck over all modules (pinned in integration/go.mod)
 	@mkdir -p bin && cd integration && $(GO) build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	@bin/staticcheck ./... && cd integration && ../bin/staticcheck ./... && cd ../packaging/tools && ../../bin/staticcheck ./...
 
@@ -128,7 +128,7 @@ fuzz: ## each fuzz test for FUZZTIME=20s
 	@for m in . integration; do (cd $$m; for p in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do $(GO) test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); done; done); done
 
-bench: ## PRODUCT's numbers as ratios in one run, with what limits each
+bench: ## the numbers to hold as ratios in one run, with what limits each
 	@cd integration && $(GO) test ./bench -run '^$$' -bench . -benchtime 1x -count=$(COUNT) -timeout 3h -v
 
 -include packaging/Makefile

@@ -7,21 +7,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"fieldagent/queue"
 )
 
 const maxWait = 10 * time.Minute
 
-// API is the local API: HTTP with JSON on a Unix socket. See docs/api.md for its bodies and answers.
-func (a *Agent) API() http.Handler {
+// api is the local API of an agent.
+type api struct {
+	*Agent
+	mux    *http.ServeMux
+	ending context.Context // ends when the agent is being stopped: nothing new is taken from then on
+}
+
+// API is the local API: HTTP with JSON on a Unix socket.
+func (a *Agent) API() http.Handler { return a.newAPI(context.Background()) }
+
+func (a *Agent) newAPI(ending context.Context) *api {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/events", a.postEvent)
+	x := &api{a, mux, ending}
+	mux.HandleFunc("POST /v1/events", x.postEvent)
 	mux.HandleFunc("GET /v1/events/{id}", a.getEvent)
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) { reply(w, http.StatusOK, a.Status()) })
 	mux.HandleFunc("GET /v1/readings", a.getReadings)
@@ -32,14 +46,67 @@ func (a *Agent) API() http.Handler {
 	mux.HandleFunc("POST /v1/outbox/purge", a.purge)
 	mux.HandleFunc("GET /v1/config", a.getConfig)
 	mux.HandleFunc("GET /v1/outputs", func(w http.ResponseWriter, r *http.Request) { reply(w, http.StatusOK, a.Status().Outputs) })
-	mux.HandleFunc("POST /v1/outputs/{name}", a.postOutput)
+	mux.HandleFunc("POST /v1/outputs/{name}", x.postOutput)
 	mux.HandleFunc("GET /v1/meters", func(w http.ResponseWriter, r *http.Request) { reply(w, http.StatusOK, a.Status().Meters) })
-	mux.HandleFunc("POST /v1/meters/{name}", a.postMeter)
+	mux.HandleFunc("POST /v1/meters/{name}", x.postMeter)
 	mux.HandleFunc("GET /metrics", a.metrics)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	return x
+}
+
+func (x *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if x.log.Enabled(r.Context(), slog.LevelDebug) {
+		began, seen := time.Now(), &answered{w, http.StatusOK}
+		w = seen
+		defer func() {
+			x.log.Debug("request to the local API", "method", r.Method, "path", r.URL.Path, "status", seen.status, "took", time.Since(began).Round(time.Microsecond))
+		}()
+	}
+	switch _, pattern := x.mux.Handler(r); {
+	case x.ending.Err() != nil:
+		refuse(w)
+	case pattern == "":
+		x.unknown(w, r)
+	default:
+		x.mux.ServeHTTP(w, r)
+	}
+}
+
+// answered notes what was answered, for the log.
+type answered struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answered) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// unknown answers what no route is for: 405 when another method has one.
+func (x *api) unknown(w http.ResponseWriter, r *http.Request) {
+	var allow []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		other := *r
+		other.Method = method
+		if _, pattern := x.mux.Handler(&other); pattern != "" {
+			allow = append(allow, method)
+		}
+	}
+	if len(allow) == 0 {
 		fail(w, http.StatusNotFound, fmt.Sprintf("there is no %s %s here", r.Method, r.URL.Path))
-	})
-	return mux
+		return
+	}
+	list := strings.Join(allow, ", ")
+	w.Header().Set("Allow", list)
+	fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("there is no %s for %s; use %s", r.Method, r.URL.Path, list))
+}
+
+// errStopping cuts what is still in hand when the time for it is over.
+var errStopping = errors.New("the agent is stopping")
+
+// refuse is the answer while the agent is being stopped.
+func refuse(w http.ResponseWriter) {
+	fail(w, http.StatusServiceUnavailable, errStopping.Error()+", nothing was done: try again when it runs")
 }
 
 // apiError is every answer that is no success.
@@ -59,45 +126,115 @@ func fail(w http.ResponseWriter, status int, message string, all ...string) {
 	reply(w, status, apiError{Error: message, Errors: all})
 }
 
+// fields reads a JSON object. twice names the keys that it has more than once.
+func fields(body []byte) (m map[string]json.RawMessage, twice []string, err error) {
+	if !utf8.Valid(body) {
+		return nil, nil, errors.New("not valid UTF-8")
+	}
+	var kind *json.UnmarshalTypeError
+	if err := json.Unmarshal(body, &m); errors.As(err, &kind) {
+		return nil, nil, fmt.Errorf("no JSON object, but a JSON %s", kind.Value)
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("no JSON object: %w", err)
+	}
+	if m == nil {
+		return nil, nil, errors.New("no JSON object, but null")
+	}
+	seen := map[string]bool{}
+	d := json.NewDecoder(bytes.NewReader(body))
+	for _, err = d.Token(); err == nil && d.More(); {
+		var value json.RawMessage
+		t, _ := d.Token()
+		key, _ := t.(string)
+		if err = d.Decode(&value); seen[key] && !slices.Contains(twice, key) {
+			twice = append(twice, key)
+		}
+		seen[key] = true
+	}
+	return m, twice, err
+}
+
+func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
+
 // parsePost reads a body strictly and returns every fault in it.
 func parsePost(body []byte) (e Event, faults []string) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
-		return e, []string{"the body is no JSON object: " + err.Error()}
+	m, twice, err := fields(body)
+	if err != nil {
+		return e, []string{"the body is " + err.Error()}
 	}
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	for _, name := range twice {
+		bad("%s: is there twice", name)
+	}
 	e.QoS = 1
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		raw := fields[name]
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		raw := m[name]
 		switch name {
 		case "type":
 			if json.Unmarshal(raw, &e.Type) != nil || !queue.ValidName(e.Type) {
 				bad("type: %s: use lower-case letters, digits, _ and -, at most 63", raw)
 			}
 		case "qos":
-			var n int
-			if json.Unmarshal(raw, &n) != nil || n != 1 && n != 2 {
-				bad("qos: %s: use 1 or 2", raw)
+			if n := 1; !isNull(raw) {
+				if json.Unmarshal(raw, &n) != nil || n != 1 && n != 2 {
+					bad("qos: %s: use 1 or 2", raw)
+				}
+				e.QoS = byte(n)
 			}
-			e.QoS = byte(n)
 		case "data":
 			e.Data = raw
 		case "time":
-			if err := json.Unmarshal(raw, &e.Time); err != nil {
+			if err := json.Unmarshal(raw, &e.Time); err != nil { // null is none
 				bad("time: %s: write it like 2026-11-22T10:00:00Z", raw)
 			}
 		case "properties":
 			var more []string
-			e.Properties, more = parseProperties(raw)
+			e.Properties, more = postProperties(raw)
 			faults = append(faults, more...)
 		default:
 			bad("%s: unknown; known are type, qos, data, time, properties", name)
 		}
 	}
-	if _, ok := fields["type"]; !ok {
+	if _, ok := m["type"]; !ok {
 		bad("type: missing")
 	}
 	return e, faults
+}
+
+// postProperties reads "properties"; what their values are is for parseProperties.
+func postProperties(raw json.RawMessage) (p *queue.Properties, faults []string) {
+	if isNull(raw) {
+		return nil, nil
+	}
+	m, twice, err := fields(raw)
+	if err != nil {
+		return nil, []string{"properties: " + err.Error()}
+	}
+	for _, name := range twice {
+		faults = append(faults, fmt.Sprintf("properties.%s: is there twice", name))
+	}
+	var text string
+	var number uint8
+	for name, v := range map[string]any{"contentType": &text, "responseTopic": &text, "payloadFormatIndicator": &number} {
+		if value, ok := m[name]; ok && json.Unmarshal(value, v) != nil {
+			faults = append(faults, fmt.Sprintf("properties.%s: %s", name, wanted(v)))
+			delete(m, name)
+		}
+	}
+	slices.Sort(faults)
+	p, more := parseProperties(mustJSON(m))
+	return p, append(faults, more...)
+}
+
+// wanted says what a value must be.
+func wanted(v any) string {
+	switch v.(type) {
+	case *string:
+		return "a text is wanted"
+	case *uint8:
+		return "use 0 or 1"
+	}
+	return "a whole number is wanted, 0 or more"
 }
 
 // mayExpire says whether the owner lets events of a type be thrown away.
@@ -110,8 +247,8 @@ func (a *Agent) mayExpire(kind string) bool {
 	return false
 }
 
-func (a *Agent) postEvent(w http.ResponseWriter, r *http.Request) {
-	limit := int64(a.localConfig().Outbox.MaxRecord)
+func (x *api) postEvent(w http.ResponseWriter, r *http.Request) {
+	limit := int64(x.localConfig().Outbox.MaxRecord)
 	if limit == 0 {
 		limit = 256 << 10
 	}
@@ -134,14 +271,18 @@ func (a *Agent) postEvent(w http.ResponseWriter, r *http.Request) {
 	}
 	e, more := parsePost(body)
 	faults = append(faults, more...)
-	if p := e.Properties; p != nil && p.Expiry != nil && !a.mayExpire(e.Type) {
+	if p := e.Properties; p != nil && p.Expiry != nil && !x.mayExpire(e.Type) {
 		faults = append(faults, fmt.Sprintf("properties.messageExpiryInterval: events of type %q are kept until they are delivered; the owner can allow it with may_expire under mqtt.properties.events", e.Type))
 	}
 	if len(faults) > 0 {
 		fail(w, http.StatusBadRequest, faults[0], faults...)
 		return
 	}
-	id, err := a.Emit(r.Context(), e)
+	if x.ending.Err() != nil { // the body may have taken its time
+		refuse(w)
+		return
+	}
+	id, err := x.Emit(r.Context(), e)
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		fail(w, http.StatusInsufficientStorage, err.Error())
@@ -151,10 +292,12 @@ func (a *Agent) postEvent(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err.Error(), err.Error())
 	case errors.Is(err, queue.ErrUnknown) && id.Sequence > 0:
 		reply(w, http.StatusServiceUnavailable, apiError{Error: err.Error(), ID: id.String()})
+	case errors.Is(err, queue.ErrClosed):
+		refuse(w)
 	case err != nil:
 		fail(w, http.StatusServiceUnavailable, err.Error())
 	case wait > 0:
-		a.answerWait(w, r, id, wait)
+		x.answerWait(w, r, e, id, wait)
 	default:
 		reply(w, http.StatusCreated, stored{id.String(), sequence(id)})
 	}
@@ -167,25 +310,21 @@ type stored struct {
 
 func sequence(id queue.ID) string { return fmt.Sprintf("%016d", id.Sequence) }
 
-// answerWait answers when the handshake is complete, or with 202 when the time is over: stored, not confirmed yet.
-func (a *Agent) answerWait(w http.ResponseWriter, r *http.Request, id queue.ID, wait time.Duration) {
+// answerWait answers when the handshake is complete, or with 202 when the time is over or the agent is being stopped: stored, not confirmed yet.
+func (x *api) answerWait(w http.ResponseWriter, r *http.Request, e Event, id queue.ID, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
-	l, err := a.queue.Wait(ctx, id)
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		reply(w, http.StatusAccepted, struct {
-			stored
-			State string `json:"state"`
-		}{stored{id.String(), sequence(id)}, queue.StateQueued})
-		return
+	defer context.AfterFunc(x.ending, cancel)()
+	l, err := x.queue.Wait(ctx, id)
+	if err != nil && l.State == "" { // all that is known is that it is stored
+		l.State = queue.StateQueued
 	}
 	status := http.StatusCreated
 	if l.State != queue.StateAcked {
 		status = http.StatusAccepted
 	}
-	v := lifeJSON(l)
-	v.ID, v.Sequence = id.String(), sequence(id)
-	reply(w, status, v)
+	l.ID, l.Type, l.QoS = id, e.Type, e.QoS
+	reply(w, status, lifeJSON(l))
 }
 
 // LifeJSON is an event's life as the API shows it.
@@ -193,14 +332,14 @@ type LifeJSON struct {
 	ID           string     `json:"id"`
 	Sequence     string     `json:"sequence"`
 	State        string     `json:"state"`
-	Type         string     `json:"type,omitempty"`
+	Type         string     `json:"type,omitempty"` // the audit trail of delivered events does not have it
 	QoS          int        `json:"qos,omitempty"`
 	Accepted     *time.Time `json:"accepted_at"`
 	FirstSent    *time.Time `json:"first_sent_at"`
 	Sent         int        `json:"sent"`
 	Acknowledged *time.Time `json:"acknowledged_at"`
-	Server       string     `json:"server,omitempty"`
-	Reason       string     `json:"reason,omitempty"`
+	Server       string     `json:"server"`
+	Reason       string     `json:"reason"`
 }
 
 func lifeJSON(l queue.Life) LifeJSON {
@@ -289,12 +428,10 @@ func (a *Agent) readNow(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) getOutbox(w http.ResponseWriter, r *http.Request) {
-	limit, after := 100, uint64(0)
-	if n, err := strconv.Atoi(r.URL.Query().Get("limit")); err == nil && n > 0 {
-		limit = min(n, 10000)
-	}
-	if n, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64); err == nil {
-		after = n
+	limit, after, err := outboxPage(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
 	}
 	list, err := OutboxList(a.queue, after, limit, r.URL.Query().Get("state"))
 	if errors.Is(err, errState) {
@@ -309,6 +446,25 @@ func (a *Agent) getOutbox(w http.ResponseWriter, r *http.Request) {
 		OutboxStatus
 		Events []LifeJSON `json:"events"`
 	}{a.Status().Outbox, list})
+}
+
+// MaxList is how many events one answer lists.
+const MaxList = 10000
+
+// outboxPage reads limit and after.
+func outboxPage(v url.Values) (limit int, after uint64, err error) {
+	limit = 100
+	if s := v.Get("limit"); s != "" {
+		if limit, err = strconv.Atoi(s); err != nil || limit < 1 {
+			return 0, 0, fmt.Errorf("limit: %q: use a whole number, 1 or more", s)
+		}
+	}
+	if s := v.Get("after"); s != "" {
+		if after, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("after: %q: use a sequence, such as 42", s)
+		}
+	}
+	return min(limit, MaxList), after, nil
 }
 
 func (a *Agent) exportOutbox(w http.ResponseWriter, r *http.Request) {

@@ -6,18 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 
 	"fieldagent/queue"
 	"fieldagent/sensors"
 )
 
-// readLine returns the state of a meter, input or output as JSON, nil when none has that name.
+// readLine returns the state of a meter, input or output as JSON, nil when none has that name. With a line that failed it has an "error".
 func (a *Agent) readLine(name string) []byte {
-	if v, ok := a.meters.now(name); ok {
-		return appendReading(nil, a.clock.Now(), v)
-	}
 	s := a.Status()
+	if v, ok := a.meters.now(name); ok {
+		b := appendReading(nil, a.clock.Now(), v)
+		for _, m := range s.Meters {
+			if m.Name == name && m.Error != "" {
+				b = append(appendText(append(bytes.TrimSuffix(b, []byte("}")), `,"error":`...), m.Error), '}')
+			}
+		}
+		return b
+	}
 	for _, list := range [][]LineStatus{s.Inputs, s.Outputs} {
 		for _, l := range list {
 			if l.Name == name {
@@ -28,24 +37,46 @@ func (a *Agent) readLine(name string) []byte {
 	return nil
 }
 
-// decodeBody reads a small JSON body strictly.
-func decodeBody(w http.ResponseWriter, r *http.Request, v any) bool {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4096))
-	if err == nil {
-		d := json.NewDecoder(bytes.NewReader(b))
-		d.DisallowUnknownFields()
-		err = d.Decode(v)
-	}
+// decodeBody reads a small JSON object strictly: into is where the value of each key goes.
+func (x *api) decodeBody(w http.ResponseWriter, r *http.Request, into map[string]any) bool {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4096))
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error(), err.Error())
+		return false
 	}
-	return err == nil
+	if x.ending.Err() != nil { // the body may have taken its time
+		refuse(w)
+		return false
+	}
+	m, twice, err := fields(body)
+	if err != nil {
+		faults := "the body is " + err.Error()
+		fail(w, http.StatusBadRequest, faults, faults)
+		return false
+	}
+	var faults []string
+	for _, name := range twice {
+		faults = append(faults, name+": is there twice")
+	}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		v, ok := into[name]
+		switch {
+		case !ok:
+			faults = append(faults, fmt.Sprintf("%s: unknown; known are %s", name, strings.Join(slices.Sorted(maps.Keys(into)), ", ")))
+		case json.Unmarshal(m[name], v) != nil:
+			faults = append(faults, fmt.Sprintf("%s: %s", name, wanted(v)))
+		}
+	}
+	if len(faults) > 0 {
+		fail(w, http.StatusBadRequest, faults[0], faults...)
+	}
+	return len(faults) == 0
 }
 
 // postOutput is POST /v1/outputs/{name} with {"state":"ON","for":"500ms"}.
-func (a *Agent) postOutput(w http.ResponseWriter, r *http.Request) {
+func (x *api) postOutput(w http.ResponseWriter, r *http.Request) {
 	var s setting
-	if !decodeBody(w, r, &s) {
+	if !x.decodeBody(w, r, map[string]any{"state": &s.State, "for": &s.For}) {
 		return
 	}
 	c, err := s.command()
@@ -54,7 +85,7 @@ func (a *Agent) postOutput(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("name")
-	done, err := a.outputs.do(name, c, "API")
+	done, err := x.outputs.do(name, c, "API")
 	switch {
 	case errors.Is(err, sensors.ErrNoOutput):
 		fail(w, http.StatusNotFound, err.Error())
@@ -68,18 +99,16 @@ func (a *Agent) postOutput(w http.ResponseWriter, r *http.Request) {
 }
 
 // postMeter is POST /v1/meters/{name} with {"total_pulses":0}: the meter was exchanged, or its total is set.
-func (a *Agent) postMeter(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Pulses *uint64 `json:"total_pulses"`
-	}
-	if !decodeBody(w, r, &body) {
+func (x *api) postMeter(w http.ResponseWriter, r *http.Request) {
+	var pulses *uint64
+	if !x.decodeBody(w, r, map[string]any{"total_pulses": &pulses}) {
 		return
 	}
-	if body.Pulses == nil {
+	if pulses == nil {
 		fail(w, http.StatusBadRequest, "total_pulses: missing", "total_pulses: missing")
 		return
 	}
-	x, err := a.ExchangeMeter(r.Context(), r.PathValue("name"), *body.Pulses)
+	done, err := x.ExchangeMeter(r.Context(), r.PathValue("name"), *pulses)
 	switch {
 	case errors.Is(err, errNoMeter):
 		fail(w, http.StatusNotFound, err.Error())
@@ -88,7 +117,7 @@ func (a *Agent) postMeter(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		fail(w, http.StatusServiceUnavailable, err.Error())
 	default:
-		reply(w, http.StatusOK, x)
+		reply(w, http.StatusOK, done)
 	}
 }
 

@@ -30,8 +30,8 @@ func ListenLocal(path string) (net.Listener, error) {
 		c.Close()
 		return nil, fmt.Errorf("socket %s: another agent serves it; end that, or name another with --socket", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("socket: %w", err)
+	if err := removeSocket(path); err != nil {
+		return nil, fmt.Errorf("socket: %w; name another with --socket", err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -49,19 +49,48 @@ func ListenLocal(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// ServeLocal serves the local API until ctx ends.
+// removeSocket removes a socket that is left behind, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode().Type() != fs.ModeSocket {
+		err = fmt.Errorf("%s is there and is no socket", path)
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+const (
+	answerIn = time.Second            // for requests in hand when the agent is being stopped
+	takenIn  = 250 * time.Millisecond // for their answers to go out
+)
+
+// ServeLocal serves the local API until ctx ends. Then nothing new is taken, and it returns when what was in hand is answered, within answerIn and takenIn:
+// an event that is stored has its answer, unless the producer has gone away.
 func (a *Agent) ServeLocal(ctx context.Context, l net.Listener) error {
-	s := &http.Server{Handler: a.API(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+	inHand, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	s := &http.Server{Handler: a.newAPI(ctx), BaseContext: func(net.Listener) context.Context { return inHand }, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+	answered := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		end, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer close(answered)
+		defer time.AfterFunc(answerIn, func() { cut(errStopping) }).Stop()
+		end, cancel := context.WithTimeout(context.Background(), answerIn+takenIn)
 		defer cancel()
 		if s.Shutdown(end) != nil {
 			_ = s.Close()
 		}
 	})
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	err := s.Serve(l) // returns when Shutdown begins
+	if !stop() {
+		<-answered
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("local API: %w", err)
 	}
 	return nil

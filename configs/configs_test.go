@@ -29,7 +29,7 @@ func TestExamplesLoad(t *testing.T) {
 	}
 }
 
-// TestPumpHouse pins what PRODUCT's example says.
+// TestPumpHouse pins what the largest example says.
 func TestPumpHouse(t *testing.T) {
 	cfg, err := load(t, "pump-house.yaml")
 	if err != nil {

@@ -120,6 +120,9 @@ func (q *Queue) Record(id ID) (Record, error) {
 
 // List returns up to limit events above after that are in one of the states queued, sent or dead ("" for all of these), oldest first.
 func (q *Queue) List(after uint64, limit int, state string) ([]Life, error) {
+	if limit < 1 {
+		return nil, nil
+	}
 	var out []Life
 	if state == "" || state == StateDead {
 		if err := q.eachDead(after, func(d deadLetter) bool { out = append(out, d.life()); return len(out) < limit }); err != nil {

@@ -37,6 +37,7 @@ func (q *Queue) PurgeDead(ctx context.Context) (int, error) {
 }
 
 // PurgeQueued removes all events that were not handed to the sender yet, and appends a gap event that says so. It returns how many there were.
+// What the sender has may be on its way at any moment, and the sender takes more than it sends at once: those events stay.
 func (q *Queue) PurgeQueued(ctx context.Context) (int, error) {
 	var p purge
 	err := q.Update(ctx, func(tx *Tx) error {

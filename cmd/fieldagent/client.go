@@ -10,6 +10,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"fieldagent/agent"
@@ -77,11 +80,28 @@ func (p *program) raw(ctx context.Context, method, path string, body any) (int, 
 
 // store opens the state file for reading, for commands that work without a running agent.
 func (p *program) store() (*queue.Queue, error) {
-	q, err := queue.Open(p.state, queue.Options{ReadOnly: true})
-	if err != nil {
+	opt := queue.Options{}
+	if cfg, _, err := p.load(); err == nil {
+		opt = cfg.Outbox.QueueOptions()
+	}
+	opt.ReadOnly, opt.KeepTrying = true, false
+	q, err := queue.Open(p.state, opt)
+	switch {
+	case errors.Is(err, queue.ErrLocked):
+		return nil, fmt.Errorf("%w (process %s); ask it with the right --socket, or end it first (systemctl stop fieldagent)", err, holder(p.state))
+	case err != nil:
 		return nil, fmt.Errorf("%w; name the right folder with --state", err)
 	}
 	return q, nil
+}
+
+// holder is the process that the lock file in a state folder names.
+func holder(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, "fieldagent.lock"))
+	if who := strings.TrimSpace(string(b)); err == nil && who != "" {
+		return who
+	}
+	return "unknown"
 }
 
 // offline runs fn on the state file when no agent answers.
@@ -96,6 +116,15 @@ func (p *program) offline(err error, fn func(*queue.Queue) error) error {
 	defer q.Close()
 	fmt.Fprintln(p.stderr, "the agent does not run; this is its state file")
 	return fn(q)
+}
+
+// keptEvents is the outbox of a state file; its limit is only known with the configuration.
+func (p *program) keptEvents(q *queue.Queue) agent.KeptOutbox {
+	k := agent.KeptEvents(q)
+	if _, _, err := p.load(); err != nil {
+		k.Limit, k.Full = 0, nil
+	}
+	return k
 }
 
 type outboxAnswer struct {

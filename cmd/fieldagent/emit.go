@@ -7,11 +7,25 @@ import (
 	"io"
 	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"fieldagent/agent"
+	"fieldagent/queue"
 
 	"github.com/spf13/cobra"
 )
+
+// maxInput is what emit reads: more than the largest outbox.max_record.
+const maxInput = 8 << 20
+
+// readAll reads all of r, if that is not more than limit.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("the data is too large: more than %s", size(limit))
+	}
+	return b, err
+}
 
 func (p *program) emitCommand() *cobra.Command {
 	var qos int
@@ -28,17 +42,23 @@ func (p *program) emitCommand() *cobra.Command {
 				data := []byte(args[1])
 				if args[1] == "-" {
 					var err error
-					if data, err = io.ReadAll(io.LimitReader(p.stdin, 8<<20)); err != nil {
+					if data, err = readAll(p.stdin, maxInput); err != nil {
 						return err
 					}
 				}
-				if !json.Valid(data) {
+				switch {
+				case !utf8.Valid(data):
+					return usage{fmt.Errorf("the data is not valid UTF-8: %.60q", data)}
+				case !json.Valid(data):
 					return usage{fmt.Errorf("the data is no JSON: %.60s", data)}
 				}
 				body["data"] = json.RawMessage(data)
 			}
 			path := "/v1/events"
 			if wait {
+				if limit <= 0 {
+					return usage{fmt.Errorf("--timeout %v: write a time above 0, such as 30s", limit)}
+				}
 				path += "?wait=" + limit.String()
 			}
 			var l agent.LifeJSON
@@ -54,6 +74,9 @@ func (p *program) emitCommand() *cobra.Command {
 				state = "stored"
 			}
 			p.printf("%s %s\n", l.ID, state)
+			if l.State == queue.StateDead {
+				return fmt.Errorf("it is a dead letter: %s; fieldagent outbox retry %s sends it again", l.Reason, l.ID)
+			}
 			if wait && status != http.StatusCreated {
 				return errors.New("the broker has not confirmed it yet; it is stored and will be sent")
 			}

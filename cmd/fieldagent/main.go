@@ -2,12 +2,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
+	"sync"
 	"syscall"
 
 	"fieldagent/agent/config"
@@ -40,13 +43,16 @@ func main() {
 
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &checked{Writer: stdout}
+	p := &program{stdin: stdin, stdout: out, stderr: stderr}
 	root := p.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.failed()
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -55,6 +61,29 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		fmt.Fprintln(stderr, "fieldagent:", err)
 	}
 	return code(err)
+}
+
+// checked remembers that something could not be printed: most commands do not look.
+type checked struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (c *checked) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	if err != nil {
+		c.mu.Lock()
+		c.err = cmp.Or(c.err, err)
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+func (c *checked) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // silent is an error that was told already.
@@ -114,17 +143,40 @@ func (p *program) root() *cobra.Command {
 	f.StringVar(&p.config, "config", defaultConfig, "configuration file; conf.d/*.yaml beside it is read too")
 	f.StringVar(&p.state, "state", defaultState, "folder of the durable state")
 	f.StringVar(&p.socket, "socket", defaultSocket, "Unix socket of the local API")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		for name, value := range map[string]string{"config": p.config, "state": p.state, "socket": p.socket} {
+			if value == "" {
+				return usage{fmt.Errorf("--%s is empty: name one, or leave the flag out", name)}
+			}
+		}
+		return nil
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.AddCommand(p.runCommand(), p.configCommand(), p.driversCommand(), p.scanCommand(), p.readCommand(), p.setCommand(), p.emitCommand(), p.outboxCommand(),
 		p.statusCommand(), p.watchCommand(), p.doctorCommand(), p.diagCommand(), p.versionCommand())
+	root.SetOut(p.stdout) // before the next line: it keeps where to write to
 	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {
-		if c.Name() == "completion" {
+		switch c.Name() {
+		case "completion":
 			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // else an unknown shell would be no error
+		case "help":
+			c.RunE = help // else an unknown command would be no error
 		}
 	}
 	p.strictArgs(root)
 	return root
+}
+
+// help shows the help text of a command.
+func help(cmd *cobra.Command, args []string) error {
+	about, rest, err := cmd.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return usage{fmt.Errorf("no command is called %q; fieldagent help lists all", strings.Join(args, " "))}
+	}
+	about.InitDefaultHelpFlag()
+	return about.Help()
 }
 
 // strictArgs turns complaints about arguments into usage errors.

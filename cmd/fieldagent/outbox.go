@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,12 +31,16 @@ func (p *program) outboxList() *cobra.Command {
 			if !slices.Contains([]string{"", queue.StateQueued, queue.StateSent, queue.StateDead}, state) {
 				return usage{fmt.Errorf("--only %q: use queued, sent or dead", state)}
 			}
+			if limit < 1 {
+				return usage{fmt.Errorf("--limit %d: use 1 or more", limit)}
+			}
 			var a outboxAnswer
 			_, err := p.call(cmd.Context(), http.MethodGet, fmt.Sprintf("/v1/outbox?limit=%d&state=%s", limit, state), nil, &a)
 			if err != nil {
 				err = p.offline(err, func(q *queue.Queue) (err error) {
 					a.Events, err = agent.OutboxList(q, 0, limit, state)
-					a.Depth = q.Stats().Depth
+					s := q.Stats()
+					a.Depth, a.Dead = s.Depth, s.Dead
 					return err
 				})
 			}
@@ -52,8 +55,8 @@ func (p *program) outboxList() *cobra.Command {
 			if err := w.Flush(); err != nil {
 				return err
 			}
-			if n := a.Depth; n > len(a.Events) {
-				p.printf("%d events wait in all; --limit shows more\n", n)
+			if len(a.Events) == min(limit, agent.MaxList) {
+				p.printf("%s", more(state, len(a.Events), a.OutboxStatus))
 			}
 			return nil
 		},
@@ -61,6 +64,25 @@ func (p *program) outboxList() *cobra.Command {
 	c.Flags().IntVar(&limit, "limit", 50, "how many")
 	c.Flags().StringVar(&state, "only", "", "only those that are queued, sent or dead")
 	return c
+}
+
+// more says that the list may go on.
+func more(state string, shown int, s agent.OutboxStatus) string {
+	how := "--limit shows more"
+	if shown >= agent.MaxList {
+		how = "fieldagent outbox export has all"
+	}
+	switch {
+	case state == queue.StateDead && s.Dead > shown:
+		return fmt.Sprintf("%d dead letters in all; %s\n", s.Dead, how)
+	case state == "" && s.Dead == 0 && s.Depth > shown:
+		return fmt.Sprintf("%d events wait in all; %s\n", s.Depth, how)
+	case state == "" && s.Depth+s.Dead > shown:
+		return fmt.Sprintf("%d events wait in all, and %d are dead letters; %s\n", s.Depth, s.Dead, how)
+	case (state == queue.StateQueued || state == queue.StateSent) && s.Depth > shown:
+		return fmt.Sprintf("there may be more; %s\n", how)
+	}
+	return ""
 }
 
 func when(t *time.Time) string {
@@ -113,18 +135,9 @@ func (p *program) outboxStats() *cobra.Command {
 			var a outboxAnswer
 			_, err := p.call(cmd.Context(), http.MethodGet, "/v1/outbox?limit=1", nil, &a)
 			if err != nil {
-				err = p.offline(err, func(q *queue.Queue) error {
-					s := q.Stats()
-					a.Depth, a.Bytes, a.Limit, a.Dead, a.Full = s.Depth, s.Bytes, s.Limit, s.Dead, s.Full
-					return nil
-				})
+				return p.offline(err, func(q *queue.Queue) error { return p.printJSON(p.keptEvents(q)) })
 			}
-			if err != nil {
-				return err
-			}
-			b, err := json.MarshalIndent(a.OutboxStatus, "", "  ")
-			p.printf("%s\n", b)
-			return err
+			return p.printJSON(a.OutboxStatus)
 		},
 	}
 }
@@ -165,7 +178,8 @@ func (p *program) outboxRetry() *cobra.Command {
 func (p *program) outboxPurge() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "purge dead|queued", Short: "remove dead letters, or everything that was not sent yet", Args: cobra.ExactArgs(1), ValidArgs: []string{"dead", "queued"},
+		Use: "purge dead|queued", Short: "remove dead letters, or the events that wait behind those taken for sending",
+		Long: "purge removes dead letters, or the events that wait. Those that were taken for sending since the agent started stay, also while the broker is away:\nthey may be on their way at any moment. Consumers see a gap.", Args: cobra.ExactArgs(1), ValidArgs: []string{"dead", "queued"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] != "dead" && args[0] != "queued" {
 				return usage{fmt.Errorf("%q: purge dead or queued", args[0])}

@@ -20,9 +20,16 @@ func (p *program) readCommand() *cobra.Command {
 		Use: "read NAME", Short: "read one configured sensor, meter or input once; needs no broker", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var answer json.RawMessage
-			_, err := p.call(cmd.Context(), http.MethodGet, "/v1/readings/"+url.PathEscape(args[0]), nil, &answer)
+			status, err := p.call(cmd.Context(), http.MethodGet, "/v1/readings/"+url.PathEscape(args[0]), nil, &answer)
 			if err == nil {
 				p.printf("%s\n", answer)
+				var line struct{ Error string }
+				if json.Unmarshal(answer, &line) == nil && line.Error != "" {
+					return errors.New(line.Error)
+				}
+			}
+			if status == http.StatusNotFound {
+				return usage{err}
 			}
 			if !errors.Is(err, errNotRunning) {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"regexp"
+	"slices"
 )
 
 // redacted stands where a secret was.
@@ -21,6 +22,10 @@ var secretPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(--[a-z0-9_-]*` + secretWords + `["']?(?:[ \t]+|,\s*|[ \t]*\n[ \t]*-[ \t]*))(?:"[^"\r\n]*"|'[^'\r\n]*'|[^\s"',\]]+)`),
 }
 
+// plainWords follow a key in messages, such as "mqtt.password: unknown key".
+var plainWords = map[string]bool{"unknown": true, "is": true, "has": true, "can": true, "cannot": true, "must": true, "no": true, "not": true, "a": true, "an": true, "the": true,
+	"open": true, "stat": true, "lstat": true, "read": true}
+
 // redact takes the known secrets, and what looks like one, out of text.
 func redact(text []byte, known []string) []byte {
 	for _, s := range known {
@@ -29,7 +34,13 @@ func redact(text []byte, known []string) []byte {
 		}
 	}
 	for _, p := range secretPatterns {
-		text = p.ReplaceAll(text, []byte("${1}"+redacted))
+		text = p.ReplaceAllFunc(text, func(found []byte) []byte {
+			key := p.FindSubmatch(found)[1]
+			if plainWords[string(found[len(key):])] {
+				return found
+			}
+			return append(slices.Clone(key), redacted...)
+		})
 	}
 	return text
 }

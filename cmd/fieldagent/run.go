@@ -33,7 +33,7 @@ func (p *program) runCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context(), verbose) },
 	}
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log each request to the local API too")
 	return c
 }
 

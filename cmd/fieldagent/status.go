@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"fieldagent/agent"
+	"fieldagent/queue"
+	"fieldagent/sensors/drivers"
 
 	"github.com/spf13/cobra"
 )
@@ -17,22 +19,97 @@ import (
 func (p *program) statusCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "status", Short: "what the running agent is doing", Args: cobra.NoArgs,
+		Use: "status", Short: "what the running agent is doing; without one, what its state file says", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s agent.Status
 			if _, err := p.call(cmd.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil {
-				return err
+				return p.offline(err, func(q *queue.Queue) error { return p.keptStatus(q, asJSON) })
 			}
 			if asJSON {
-				b, err := json.MarshalIndent(s, "", "  ")
-				p.printf("%s\n", b)
-				return err
+				return p.printJSON(s)
 			}
 			return p.showStatus(s)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
+}
+
+// kept is the status of an agent that does not run.
+type kept struct {
+	Running bool               `json:"running"`
+	Device  string             `json:"device,omitempty"`
+	Root    string             `json:"root,omitempty"`
+	Time    *time.Time         `json:"last_known_time,omitempty"`
+	Outbox  agent.KeptOutbox   `json:"outbox"`
+	Config  *agent.ConfigState `json:"config,omitempty"`
+	Faults  string             `json:"faults,omitempty"` // why the configuration is not known
+}
+
+// keptStatus shows what a state file says.
+func (p *program) keptStatus(q *queue.Queue, asJSON bool) error {
+	k := kept{Outbox: p.keptEvents(q)}
+	if t, err := agent.KeptTime(q); err != nil {
+		return err
+	} else if t = t.UTC(); !t.IsZero() {
+		k.Time = &t
+	}
+	if cfg, sources, err := p.load(); err != nil {
+		k.Faults = err.Error()
+	} else {
+		k.Device, k.Root = cfg.ID(), cfg.Source()
+		_, state, misfit, err := agent.KeptConfig(q, cfg, sources, drivers.All)
+		if err != nil {
+			return err
+		}
+		if k.Config = &state; misfit != nil {
+			k.Faults = "the remote configuration does not fit any more, the local file alone counts: " + misfit.Error()
+		}
+	}
+	if asJSON {
+		return p.printJSON(k)
+	}
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	row := func(k, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", k, fmt.Sprintf(format, args...)) }
+	row("agent", "does not run: nobody serves %s", p.socket)
+	if k.Device != "" {
+		row("device", "%s (%s)", k.Device, k.Root)
+	}
+	outbox := fmt.Sprintf("%d events wait", k.Outbox.Depth)
+	if k.Outbox.OldestAge != nil {
+		outbox += fmt.Sprintf(", oldest %v", seconds(*k.Outbox.OldestAge))
+	}
+	outbox += "; " + size(k.Outbox.Bytes)
+	if k.Outbox.Limit > 0 {
+		outbox += " of " + size(k.Outbox.Limit)
+	}
+	row("outbox", "%s", outbox)
+	if k.Outbox.Dead > 0 {
+		row("", "%d dead letters", k.Outbox.Dead)
+	}
+	if k.Config != nil {
+		configRows(row, *k.Config)
+	}
+	if k.Faults != "" {
+		row("faults", "%s", strings.ReplaceAll(k.Faults, "\n", "; "))
+	}
+	row("time", "%s on disk", when(k.Time))
+	return w.Flush()
+}
+
+func configRows(row func(k, format string, args ...any), s agent.ConfigState) {
+	row("config", "%s, revision %d (%s)", s.Applied.Hash, s.Applied.Revision, s.Applied.Source)
+	if a := s.LastAttempt; a != nil {
+		row("", "last remote document: %s %s", a.Result, strings.Join(a.Errors, "; "))
+	}
+}
+
+func (p *program) printJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		p.printf("%s\n", b)
+	}
+	return err
 }
 
 func (p *program) showStatus(s agent.Status) error {
@@ -75,10 +152,7 @@ func (p *program) showStatus(s agent.Status) error {
 	} else if s.Commands.Waiting > 0 {
 		row("command", "%d wait", s.Commands.Waiting)
 	}
-	row("config", "%s, revision %d (%s)", s.Config.Applied.Hash, s.Config.Applied.Revision, s.Config.Applied.Source)
-	if a := s.Config.LastAttempt; a != nil {
-		row("", "last remote document: %s %s", a.Result, strings.Join(a.Errors, "; "))
-	}
+	configRows(row, s.Config)
 	for _, w := range s.Warnings {
 		row("warning", "%s", w)
 	}

@@ -21,6 +21,11 @@ func (p *program) watch(ctx context.Context, device string) error {
 	if err != nil {
 		return p.tell(err)
 	}
+	if len(cfg.MQTT.Servers) == 0 {
+		return badConfig{fmt.Errorf("mqtt.servers: there is no broker to watch at; name one in %s", p.config)}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	root := cfg.Source()
 	if device != "" {
 		root = strings.TrimSuffix(root, cfg.ID()) + device
@@ -35,7 +40,10 @@ func (p *program) watch(ctx context.Context, device string) error {
 		m.Ack()
 		mu.Lock()
 		defer mu.Unlock()
-		p.printf("%s %-32s %s%s\n", time.Now().Format("15:04:05"), strings.TrimPrefix(m.Topic, root+"/"), printable(m.Payload), j.note(m.Payload))
+		_, err := fmt.Fprintf(p.stdout, "%s %-32s %s%s\n", time.Now().Format("15:04:05"), strings.TrimPrefix(m.Topic, root+"/"), printable(m.Payload), j.note(m.Payload))
+		if err != nil { // nobody sees it any more
+			stop()
+		}
 	}})
 	if err != nil {
 		return badConfig{err}

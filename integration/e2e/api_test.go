@@ -38,7 +38,7 @@ func TestLocalAPI(t *testing.T) {
 		"a bad id":            {"GET", "/v1/events/nonsense", "", 400, []string{"nonsense"}},
 		"an unknown id":       {"GET", "/v1/events/00000000-0000000000000001", "", 404, []string{"00000000-0000000000000001"}},
 		"an unknown path":     {"GET", "/v2", "", 404, []string{"there is no GET /v2 here"}},
-		"a wrong method":      {"DELETE", "/v1/events", "", 404, []string{"there is no DELETE /v1/events here"}},
+		"a wrong method":      {"DELETE", "/v1/events", "", 405, []string{"there is no DELETE for /v1/events; use POST"}},
 		"an unknown purge":    {"POST", "/v1/outbox/purge?what=all", "", 400, []string{"use dead or queued"}},
 		"no such sensor":      {"GET", "/v1/readings/nobody", "", 404, []string{`no sensor, meter, input or output is called \"nobody\"`}},
 		"a sensor that fails": {"GET", "/v1/readings/broken", "", 503, []string{"nobody-has-this"}},

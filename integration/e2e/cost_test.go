@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	mostMemory = 16 << 20 // resident, with ten sensors (PRODUCT section 7)
+	mostMemory = 16 << 20 // resident, with ten sensors
 	goalCPU    = 0.005    // of a core when idle: the goal
 	mostCPU    = 0.02     // what fails the test, on a busy machine
 	window     = 12 * time.Second

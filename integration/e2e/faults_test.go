@@ -26,7 +26,7 @@ func TestHostileFiles(t *testing.T) {
 	flood := strings.Repeat("[", 100<<10)
 	good := "mqtt: {servers: [\"mqtt://127.0.0.1\"]}\n"
 	for name, c := range map[string]struct{ body, want string }{
-		"empty":           {"", "f.yaml: the file is empty (it needs at least mqtt: {servers: [...]})"},
+		"empty":           {"", `f.yaml: the file is empty (write at least mqtt: {servers: ["mqtts://broker.example.net:8883"]}, or mqtt: {} to do without a broker)`},
 		"only a comment":  {"# nothing\n", "f.yaml: the file is empty"},
 		"second document": {good + "---\n" + good, "f.yaml:2:1: a second document begins here (---) (one file, one document; put more files into conf.d)"},
 		"anchor bomb":     {bomb.String(), "f.yaml:1:4: anchors and aliases (& and *) are not allowed (write the value out)"},
@@ -38,7 +38,7 @@ func TestHostileFiles(t *testing.T) {
 		"just too many":   {"device: {labels: {" + strings.Repeat("a, ", 39<<10) + "}}\n", `key "a" is given twice (it stands in line 1 already)`},
 		"tabs":            {"mqtt:\n\tservers: []\n", "YAML is indented with spaces, not with tabs"},
 		"a binary":        {"\x7fELF\x02\x01\x01\x00", "f.yaml:1:8: byte 0x0 is not text in UTF-8"},
-		"JSON with a bug": {`{"mqtt": {"servers": ["mqtt://b"], }`, "f.yaml:"},
+		"JSON with a bug": {`{"mqtt": {"servers": ["mqtt://b"], }`, "f.yaml:1:1: the { that begins here is not closed (write a } where it ends)"},
 	} {
 		file := filepath.Join(t.TempDir(), "f.yaml")
 		if err := os.WriteFile(file, []byte(c.body), 0o644); err != nil {

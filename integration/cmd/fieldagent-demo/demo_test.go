@@ -10,13 +10,17 @@ import (
 	"time"
 )
 
-// TestMain lets the test binary be the device, as the demo's own binary is.
+// TestMain lets the test binary be the device, as the demo's own binary is, and the demo itself.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(deviceEnv); dir != "" {
 		if err := runDevice(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "device:", err)
 			os.Exit(1)
 		}
+		return
+	}
+	if os.Getenv(mainEnv) != "" {
+		main()
 		return
 	}
 	os.Exit(m.Run())

@@ -33,7 +33,12 @@ func main() {
 	plain := flag.Bool("plain", false, "lines instead of a live view, as without a terminal; a story runs by itself")
 	length := flag.Duration("for", 0, "end after this time; 0 runs until Ctrl-C")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "fieldagent-demo: unknown argument %q; see fieldagent-demo -help\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	// SIGPIPE, of a reader that has gone away, ends the demo in order too: else its folder would stay.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	if *length > 0 {
 		var cancel context.CancelFunc
