@@ -44,7 +44,6 @@ type Message struct {
 
 	// MQTT 5
 	Subscription  int // number of the subscription that it is for; 0 unknown
-	ContentType   string
 	ResponseTopic string
 	Correlation   []byte
 
