@@ -305,8 +305,7 @@ func choose(found map[frameKey]frame, broken []byte, cut cutCommit, segs []segme
 				continue
 			}
 			last = max(last, seq)
-			_, isDead := found[frameKey{inDead, k.key}]
-			if seq > m.Acked && !isDead && !delivered[ID{f.store, seq}] && !inSpans(have[:len(have)-rows], seq) {
+			if seq > m.Acked && !delivered[ID{f.store, seq}] && !inSpans(have[:len(have)-rows], seq) {
 				c.keep = append(c.keep, f)
 				have = append(have, span{seq, seq})
 				rows++

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 )
@@ -186,26 +185,5 @@ func TestNewestGen(t *testing.T) {
 				t.Fatalf("a damaged frame counts: generation %d, %v", gen, err)
 			}
 		}
-	}
-}
-
-// TestBuriedStaysBuried: a dead letter whose row is still in a free page is no event that waits.
-func TestBuriedStaysBuried(t *testing.T) {
-	dir := t.TempDir()
-	q, stop := run(t, dir, Options{})
-	fill(t, q, 40)
-	for seq := range uint64(3) {
-		if err := q.Bury(t.Context(), seq+5, "for the test"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stop()
-	db, err := os.ReadFile(q.path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	q, seqs, _ := salvaged(t, headless(db))
-	if len(seqs) != 37 || slices.Contains(seqs, 5) || q.Stats().Dead != 3 {
-		t.Errorf("%d events wait, %d are dead letters: %v", len(seqs), q.Stats().Dead, seqs)
 	}
 }
