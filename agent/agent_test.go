@@ -300,9 +300,7 @@ func TestDowngradeIsHeldAndReported(t *testing.T) {
 }
 
 func TestPoisonousEventBecomesADeadLetter(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the pause before a suspect goes alone")
-	}
+	t.Parallel() // it waits for the pause before a suspect goes alone
 	b := newBroker(t)
 	b.onPublish = func(m message) reaction {
 		if strings.Contains(m.payload, "poison") {

@@ -53,7 +53,7 @@ func TestHungStoreIsNotAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hold atomic.Pointer[chan struct{}]
 		a, stop := lonely(t, &hold)
-		time.Sleep(10 * time.Minute) // of the bubble
+		<-time.After(10 * time.Minute) // of the bubble
 		if err := a.Alive(); err != nil {
 			t.Fatalf("an idle agent: %v", err)
 		}
@@ -64,11 +64,11 @@ func TestHungStoreIsNotAlive(t *testing.T) {
 		if _, err := a.Emit(ctx, Event{Type: "test"}); !errors.Is(err, queue.ErrUnknown) {
 			t.Errorf("emit while the disk hangs: %v", err)
 		}
-		time.Sleep(stallAfter / 2)
+		<-time.After(stallAfter / 2)
 		if err := a.Alive(); err != nil {
 			t.Errorf("too early: %v", err)
 		}
-		time.Sleep(stallAfter)
+		<-time.After(stallAfter)
 		if err := a.Alive(); err == nil || !strings.Contains(err.Error(), "disk") {
 			t.Errorf("a hung disk: %v", err)
 		}
@@ -90,16 +90,16 @@ func TestHungInboundIsNotAlive(t *testing.T) {
 		gate := make(chan struct{})
 		a.inbound.routes["hang"] = func(context.Context, string, mqtt.Message) error { <-gate; return nil }
 		a.inbound.message(mqtt.Message{Topic: "fieldagent/pump-7/hang/x", Ack: func() {}})
-		time.Sleep(stallAfter / 2)
+		<-time.After(stallAfter / 2)
 		if err := a.Alive(); err != nil {
 			t.Errorf("too early: %v", err)
 		}
-		time.Sleep(stallAfter)
+		<-time.After(stallAfter)
 		if err := a.Alive(); err == nil || !strings.Contains(err.Error(), "inbound") {
 			t.Errorf("a hung message: %v", err)
 		}
 		close(gate)
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		if err := a.Alive(); err != nil {
 			t.Errorf("it has ended: %v", err)
 		}
@@ -115,7 +115,7 @@ func TestNoAddressYet(t *testing.T) {
 		if _, err := a.Emit(t.Context(), Event{Type: "test"}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		s := a.Status()
 		if s.Outbox.Depth != 1 || s.Broker.Connected || !strings.Contains(s.Broker.Error, "mqtt.servers") {
 			t.Errorf("status %+v %+v", s.Outbox, s.Broker)

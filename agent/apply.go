@@ -141,7 +141,7 @@ func (a *Agent) first(ctx context.Context) error {
 	a.loadTopics(cfg)
 	a.configureReadings(cfg)
 	a.runLines(cfg)
-	a.runSensors(set, cfg)
+	a.runSensors(set)
 	a.runClient(client, cfg)
 	return nil
 }
@@ -165,7 +165,7 @@ func (a *Agent) apply(ctx context.Context, cfg Config) error {
 	a.configureReadings(cfg)
 	a.runLines(cfg)
 	if !reflect.DeepEqual(old.Sensors, cfg.Sensors) {
-		a.runSensors(set, cfg)
+		a.runSensors(set)
 	}
 	faultPoint("config half applied")
 	switch {

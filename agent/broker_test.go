@@ -29,6 +29,7 @@ type broker struct {
 
 	// misbehaviour
 	onPublish func(m message) reaction // of QoS 1 and 2; nil: none
+	onRelease func() reaction          // of PUBREL; nil: none
 	refuse    string                   // filter that is refused
 }
 
@@ -250,6 +251,10 @@ func (b *broker) packet(c net.Conn, s *brokerSession, first byte, body []byte) e
 	case 6:
 		id := binary.BigEndian.Uint16(body)
 		b.mu.Lock()
+		if b.onRelease != nil && b.onRelease() == closeIt {
+			b.mu.Unlock()
+			return errors.New("closed on purpose")
+		}
 		m, ok := s.incoming[id]
 		delete(s.incoming, id)
 		b.mu.Unlock()

@@ -200,7 +200,7 @@ func startReason(ended string, before, now uint32) string {
 }
 
 // runSensors starts set in place of the sensors that run.
-func (a *Agent) runSensors(set *sensors.Set, cfg Config) {
+func (a *Agent) runSensors(set *sensors.Set) {
 	if !a.parts.sensors.stop(sensorPatience) {
 		a.log.Warn("a sensor hangs; its reading is left behind")
 	}

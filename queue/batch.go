@@ -192,6 +192,7 @@ func (o *owner) after(b *batch) {
 	}
 	o.blocks = append(o.blocks[b.tx.auditTrimmed:], b.tx.auditAdded...)
 	o.alarms = o.alarms[len(b.alarms):]
+	refused := o.gap.Refused
 	if b.gapDone {
 		o.gap = gapCount{}
 	} else if b.gapKept {
@@ -199,6 +200,9 @@ func (o *owner) after(b *batch) {
 	}
 	o.tellMoved()
 	o.mu.Unlock()
+	if b.gapDone {
+		o.log.Info("the outbox has room again", "refused", refused)
+	}
 	for _, g := range b.gone {
 		o.removeSegment(g)
 	}

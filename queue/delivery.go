@@ -12,7 +12,7 @@ type Receipt struct {
 	FirstSent       Stamp
 	LastSent        Stamp
 	Sent            int    // how often it was sent
-	Reason          string // of the broker\'s acknowledgement, when it gave one (MQTT 5)
+	Reason          string // of the broker's acknowledgement, when it gave one (MQTT 5)
 	accepted, acked Stamp
 	store           uint32
 }

@@ -131,20 +131,25 @@ func (q *Queue) create(name string, store uint32, frames []frame) error {
 				return err
 			}
 		}
-		if err := putMeta(b, store, Format); err != nil {
-			return err
-		}
-		for _, f := range frames {
-			if f.store == 0 {
-				f.store = store
-			}
-			f.peers = 0 // not all that its commit wrote may be here
-			if err := b.Bucket(bucketName[f.bucket]).Put(f.key, f.append(nil)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return putMeta(b, store, Format)
 	})
+	for len(frames) > 0 && err == nil { // in pieces, so that memory does not grow with them
+		err = db.Update(func(b *bolt.Tx) error {
+			for size := 0; len(frames) > 0 && size < batchBytes; frames = frames[1:] {
+				f := frames[0]
+				if f.store == 0 {
+					f.store = store
+				}
+				f.peers = 0 // not all that its commit wrote may be here
+				whole := f.append(nil)
+				if err := b.Bucket(bucketName[f.bucket]).Put(f.key, whole); err != nil {
+					return err
+				}
+				size += len(whole)
+			}
+			return nil
+		})
+	}
 	if err = errors.Join(err, db.Close()); err == nil {
 		err = pad(tmp)
 	}

@@ -20,11 +20,11 @@ var gapKey = []byte("gap")
 
 // refuse counts an event that a full outbox did not take. Only the owner's goroutine does.
 func (q *Queue) refuse(kind string, at time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	at = at.Truncate(time.Millisecond)
+	q.mu.Lock()
 	g := &q.gap
-	if g.Refused == 0 {
+	news := g.Refused == 0
+	if news {
 		*g = gapCount{ByType: map[string]uint64{}, First: at, Reason: "outbox full"}
 	}
 	g.Refused++
@@ -33,6 +33,10 @@ func (q *Queue) refuse(kind string, at time.Time) {
 	}
 	g.Last, g.dirty = at, true
 	q.stats.refused++
+	q.mu.Unlock()
+	if news {
+		q.log.Error("the outbox is full: events are refused, counted, and told of when there is room again", "limit", q.opt.MaxSize, "remedy", "bring the broker back, or raise outbox.max_size")
+	}
 }
 
 // gapEvent writes what was refused: the count for now, and the event as soon as there is room again.

@@ -14,14 +14,22 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // salvage sets a damaged database aside and builds a new one of the records that are whole in it.
 // The new one has a new id, so that nothing it hands out can be taken for something else; rows that are saved keep the id they had.
-func (q *Queue) salvage(cause error) error {
+func (q *Queue) salvage(cause error) (err error) {
+	defer guard(&err)()
 	aside := q.path() + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
 	q.log.Error("the state file is damaged: it is set aside, and what can be read is kept", "file", aside, "err", cause)
-	found, broken, cut, err := q.readable()
+	data, unmap, err := mapFile(q.path()) // and not read: a file full of dead letters is larger than what the service may use
+	if err != nil {
+		return fmt.Errorf("salvage: %w", err)
+	}
+	defer unmap()
+	found, broken, cut, err := q.readable(data)
 	if err != nil {
 		return fmt.Errorf("salvage: %w", err)
 	}
@@ -40,6 +48,7 @@ func (q *Queue) salvage(cause error) error {
 		return err
 	}
 	c.put(inState, damageKey, report)
+	slices.SortFunc(c.keep, func(a, b frame) int { return cmp.Or(cmp.Compare(a.bucket, b.bucket), bytes.Compare(a.key, b.key)) })
 	if err := q.create(q.path()+".salvaged", store, c.keep); err != nil {
 		return fmt.Errorf("salvage: %w", err)
 	}
@@ -67,10 +76,10 @@ type frameKey struct {
 
 // readable reads what is whole in the database. A bucket that can be walked to its end is taken as it is; of the others every whole frame is
 // taken that is anywhere in the file, the newest of each key, deleted ones too; these buckets are broken. A whole commit that is not in the tree
-// is taken in all buckets, or in none: a total belongs to its event.
-func (q *Queue) readable() (found map[frameKey]frame, broken []byte, cut cutCommit, err error) {
+// is taken in all buckets, or in none: a total belongs to its event. Keys and values point into data, which is the file.
+func (q *Queue) readable(data []byte) (found map[frameKey]frame, broken []byte, cut cutCommit, err error) {
 	var harmed [bucketEnd]bool
-	inTree := map[frameKey]frame{}
+	inTree := map[frameKey]uint64{} // generations
 	committed := uint64(0)
 	bad, treeErr := readTree(q.path(), func(bucket string, key, value []byte) {
 		b := bucketNamed(bucket)
@@ -78,8 +87,7 @@ func (q *Queue) readable() (found map[frameKey]frame, broken []byte, cut cutComm
 			return
 		}
 		if f, err := open(b, key, value); err == nil {
-			f.key, f.value = bytes.Clone(f.key), bytes.Clone(f.value)
-			inTree[frameKey{b, string(key)}] = f
+			inTree[frameKey{b, string(key)}] = f.gen
 			committed = max(committed, f.gen)
 		} else {
 			harmed[b] = true
@@ -88,25 +96,18 @@ func (q *Queue) readable() (found map[frameKey]frame, broken []byte, cut cutComm
 	if treeErr != nil || bad[""] != nil {
 		committed = 0 // the tree may be that of the commit before, in pages that a later one has used again
 	}
-	found, newest, cut, err := scanFrames(q.path(), committed)
-	if err != nil {
-		return nil, nil, cut, err
-	}
-	if f, ok := found[frameKey{inMeta, string(metaKey)}]; ok {
-		if v, _ := binary.Uvarint(f.value); v > Format {
-			return nil, nil, cut, newer(v, Format)
-		}
-	}
 	for bucket := inMeta; bucket < bucketEnd; bucket++ {
 		if treeErr != nil || bad[""] != nil || bad[string(bucketName[bucket])] != nil || harmed[bucket] {
 			broken = append(broken, bucket)
-			continue
 		}
-		maps.DeleteFunc(found, func(k frameKey, f frame) bool { return k.bucket == bucket && f.gen <= committed })
 	}
-	for k, f := range inTree {
-		if f.gen <= newest && found[k].gen <= max(f.gen, committed) {
-			found[k] = f
+	found, cut = scanFrames(data, committed, func(k frameKey, gen uint64) bool {
+		own, ok := inTree[k]
+		return gen > committed || ok && gen == own || !ok && slices.Contains(broken, k.bucket)
+	})
+	if f, ok := found[frameKey{inMeta, string(metaKey)}]; ok {
+		if v, _ := binary.Uvarint(f.value); v > Format {
+			return nil, nil, cut, newer(v, Format)
 		}
 	}
 	return found, broken, cut, nil
@@ -127,13 +128,9 @@ type cutCommit struct {
 	last    uint64 // the newest row in it: its sequence is not used again
 }
 
-// scanFrames finds every whole frame in a file, the newest of each key up to the newest commit that counts. A commit that is not known to be in the tree counts only with all its
-// records: half of one is what a cut leaves, and a total without the event that was made with it would be wrong.
-func scanFrames(name string, committed uint64) (found map[frameKey]frame, newest uint64, cut cutCommit, err error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, 0, cut, err
-	}
+// scanFrames finds the whole frames in a file that fit, the newest of each key up to the newest commit that counts. A commit that is not known to be
+// in the tree counts only with all its records: half of one is what a cut leaves, and a total without the event that was made with it would be wrong.
+func scanFrames(data []byte, committed uint64, fits func(frameKey, uint64) bool) (found map[frameKey]frame, cut cutCommit) {
 	records, peers := map[uint64]map[frameKey]bool{}, map[uint64]int{} // of each commit above committed
 	eachFrame(data, func(f frame) {
 		if f.gen <= committed {
@@ -145,7 +142,7 @@ func scanFrames(name string, committed uint64) (found map[frameKey]frame, newest
 		records[f.gen][frameKey{f.bucket, string(f.key)}] = true
 		peers[f.gen] = int(f.peers)
 	})
-	newest = committed
+	newest := committed
 	for _, gen := range slices.Backward(slices.Sorted(maps.Keys(records))) {
 		if len(records[gen]) >= peers[gen] {
 			newest = gen
@@ -162,12 +159,28 @@ func scanFrames(name string, committed uint64) (found map[frameKey]frame, newest
 			return
 		}
 		k := frameKey{f.bucket, string(f.key)}
-		if old, ok := found[k]; !ok || f.gen > old.gen {
-			f.key, f.value = bytes.Clone(f.key), bytes.Clone(f.value)
+		if old, ok := found[k]; (!ok || f.gen > old.gen) && fits(k, f.gen) {
 			found[k] = f
 		}
 	})
-	return found, newest, cut, nil
+	return found, cut
+}
+
+// mapFile maps a file for reading. A page that cannot be read is a panic, for guard.
+func mapFile(name string) (data []byte, unmap func(), err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return nil, func() {}, err
+	}
+	if data, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+		return nil, nil, fmt.Errorf("map %s: %w", name, err)
+	}
+	return data, func() { _ = unix.Munmap(data) }, nil
 }
 
 // eachFrame finds every whole frame in data.

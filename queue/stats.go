@@ -22,7 +22,7 @@ type Stats struct {
 	Oldest   Stamp  // when the oldest of them was accepted; zero when there is none
 	Bytes    int64  // on disk, all files
 	Limit    int64  // max_size
-	Full     bool   // the next event of usual size would be refused
+	Full     bool   // the next event of usual size would be refused, or larger ones are
 	Refused  uint64 // events refused since start because the outbox was full
 	Dead     int    // dead letters
 	Retrying int    // of these, waiting to be sent again
@@ -37,7 +37,7 @@ func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	acked := max(q.pos.Acked, q.marks.ack)
 	s := Stats{Limit: q.opt.MaxSize, Refused: q.stats.refused, Dead: q.dead, Retrying: len(q.retries), Lost: q.stats.lost, Commits: q.stats.commits,
-		Segments: len(q.segs), Err: cmp.Or(q.err, q.lack), Full: q.room() < 4096, Depth: q.depth(acked)}
+		Segments: len(q.segs), Err: cmp.Or(q.err, q.lack), Full: q.room() < 4096 || q.gap.Refused > 0, Depth: q.depth(acked)}
 	for _, g := range q.segs {
 		s.Bytes += g.bytes
 	}

@@ -42,7 +42,7 @@ func (c *chips) Tx(addr uint16, _, r []byte) error {
 	if hang != nil {
 		<-hang
 	}
-	time.Sleep(took)
+	<-time.After(took)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy--

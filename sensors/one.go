@@ -33,9 +33,11 @@ type one struct {
 	sent   []Value
 	sentAt time.Time
 
-	mu    sync.Mutex
-	state SensorState
-	busy  time.Time // since when the supervisor does something; zero while it waits
+	mu                sync.Mutex
+	state             SensorState
+	flaps             int       // failures of late; see changed
+	flapping, flapped time.Time // the first and the last of them
+	busy              time.Time // since when the supervisor does something; zero while it waits
 }
 
 type asked struct {
@@ -301,6 +303,23 @@ func untilNext(base, now time.Time, every time.Duration) time.Duration {
 	return every - since%every
 }
 
+const (
+	flapsTold = 4                // failures of a sensor that works in between, each told
+	flapsOver = 10 * time.Minute // without one, they begin anew
+)
+
+// changed counts failures of a sensor that works in between; the caller holds mu.
+func (o *one) changed() {
+	if now := time.Now(); now.Sub(o.flapped) > flapsOver {
+		o.flaps, o.flapping = 0, now
+	}
+	o.flaps++
+	o.flapped = time.Now()
+}
+
+// tell says whether the newest of these is told: the first few, then ever more seldom.
+func (o *one) tell() bool { return o.flaps <= flapsTold || o.flaps&(o.flaps-1) == 0 }
+
 // note keeps the state and logs its changes.
 func (o *one) note(log *slog.Logger, err error) {
 	o.mu.Lock()
@@ -312,14 +331,21 @@ func (o *one) note(log *slog.Logger, err error) {
 		state = StateFailed
 		o.state.Errors++
 		text := err.Error()
-		if state != before || o.state.Err != text && o.state.Errors%64 == 0 {
+		if state != before {
+			o.changed()
+		}
+		switch {
+		case state == before && (o.state.Err == text || o.state.Errors%64 != 0), state != before && !o.tell():
+		case o.flaps > flapsTold:
+			log.Error("sensor fails again and again", "sensor", o.cfg.Name, "driver", o.cfg.Driver, "times", o.flaps, "since", o.flapping.Round(0), "err", text)
+		default:
 			log.Error("sensor failed, will be tried again", "sensor", o.cfg.Name, "driver", o.cfg.Driver, "err", text)
 		}
 		o.state.Err = text
 		o.state.LastErr, o.state.LastErrAt = text, time.Now()
 	} else {
 		o.state.Err = ""
-		if before == StateFailed {
+		if before == StateFailed && o.tell() {
 			log.Info("sensor works again", "sensor", o.cfg.Name)
 		}
 	}

@@ -1,8 +1,10 @@
 package sensors_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -258,5 +260,37 @@ func TestStalledSupervisor(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// TestFlapping: a sensor that fails now and then says so a few times, then ever more seldom, and anew when it has behaved for a while.
+func TestFlapping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		d := driver("d", nil, func(context.Context) ([]sensors.Value, error) {
+			if n++; n%3 == 0 && n < 3000 || n == 9000 {
+				return nil, errors.New("NACK")
+			}
+			return value(20), nil
+		})
+		var out bytes.Buffer
+		set, err := sensors.New([]sensors.Config{{Name: "a", Driver: "d", Every: time.Second, Timeout: time.Second, Options: &none{}}}, []sensors.Driver{d},
+			sensors.Options{Log: slog.New(slog.NewTextHandler(&out, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
+		defer cancel()
+		_ = set.Run(ctx, func(sensors.Reading) {})
+		lines := strings.Count(out.String(), "\n")
+		if lines < 10 || lines > 30 || !strings.Contains(out.String(), "fails again and again") || !strings.Contains(out.String(), "times=512") {
+			t.Errorf("%d lines of 1,000 failures:\n%s", lines, out.String())
+		}
+		if s := set.States()[0]; s.Err != "" || s.LastErr != "NACK" || s.LastErrAt.IsZero() || s.Errors != 1000 {
+			t.Errorf("%+v", s)
+		}
+		if !strings.HasSuffix(strings.TrimSpace(out.String()), "sensor=a") || strings.Count(out.String(), "will be tried again") != 5 {
+			t.Errorf("it is not told anew after a while:\n%s", out.String())
+		}
 	})
 }

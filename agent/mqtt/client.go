@@ -44,7 +44,6 @@ type Message struct {
 
 	// MQTT 5
 	Subscription  int // number of the subscription that it is for; 0 unknown
-	ContentType   string
 	ResponseTopic string
 	Correlation   []byte
 
@@ -240,27 +239,26 @@ func (c *Client) failed(server Server, err error) {
 	c.mu.Lock()
 	c.state.Attempts++
 	c.state.LastError = server.String() + ": " + line
-	n, changed := c.log.note(server.String() + line)
+	n, show := c.log.note(server.String() + line)
 	c.mu.Unlock()
-	if changed {
+	if show {
 		c.opt.Log.Error("no connection to the broker, will be tried again", "server", server.String(), "err", line, "repeats_before", n)
 	}
 }
 
-// repeats counts equal lines, so that each is logged when it changes and then ever more seldom.
-type repeats struct {
-	last  string
-	count int
-}
+// repeats counts equal lines, so that each is logged when it comes first and then ever more seldom, also when several take turns: one for each server,
+// or what a broker does first and what the line says first.
+type repeats struct{ count map[string]int }
+
+const maxRepeats = 32 // different lines; then all are news again
 
 func (r *repeats) note(line string) (before int, show bool) {
-	if line != r.last {
-		before = max(r.count-1, 0)
-		r.last, r.count = line, 1
-		return before, true
+	if r.count == nil || r.count[line] == 0 && len(r.count) >= maxRepeats {
+		r.count = map[string]int{}
 	}
-	r.count++
-	return r.count - 1, r.count&(r.count-1) == 0 && r.count >= 16
+	r.count[line]++
+	n := r.count[line]
+	return n - 1, n == 1 || n&(n-1) == 0 && n >= 16
 }
 
 // connectAndServe returns how long the connection was up (0: it never was) and why it ended.

@@ -311,3 +311,27 @@ func TestDisconnect(t *testing.T) {
 		})
 	}
 }
+
+// TestRepeats: lines that take turns are repeats all the same.
+func TestRepeats(t *testing.T) {
+	var r repeats
+	shown := 0
+	for range 40 {
+		for _, line := range []string{"one server", "another"} {
+			if _, show := r.note(line); show {
+				shown++
+			}
+		}
+	}
+	if shown != 2*3 { // at 1, 16 and 32
+		t.Errorf("%d lines of 80", shown)
+	}
+	for i := range 2 * maxRepeats {
+		if _, show := r.note(string(rune('a' + i))); !show {
+			t.Error("a new line is not shown")
+		}
+	}
+	if len(r.count) > maxRepeats {
+		t.Errorf("%d lines are kept", len(r.count))
+	}
+}

@@ -217,7 +217,7 @@ func (g *guard) publish5(flags byte, body []byte) error {
 	if err != nil || p.TopicAlias != nil {
 		return protocol("PUBLISH with a topic alias, which was not offered: %v", err)
 	}
-	m := Message{Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Retained: flags&1 != 0, Dup: flags&8 != 0, ContentType: p.ContentType, ResponseTopic: p.ResponseTopic,
+	m := Message{Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Retained: flags&1 != 0, Dup: flags&8 != 0, ResponseTopic: p.ResponseTopic,
 		Correlation: p.CorrelationData, Ack: func() {}}
 	if p.SubscriptionIdentifier != nil {
 		m.Subscription = *p.SubscriptionIdentifier

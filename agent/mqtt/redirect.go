@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,7 +20,7 @@ func (c *Client) route() []Server {
 }
 
 // redirected says whether the connection ended with the name of another server, which is tried next (MQTT 5.0 section 4.13).
-// "Server moved" stays for the life of the process; the file is the owner's.
+// "Server moved" stays for the life of the process: the new server is tried first, and the one that named it when that does not answer. The file is the owner's.
 func (c *Client) redirected(from Server, err error) bool {
 	var r *ReasonError
 	if !errors.As(err, &r) || r.Code != reasonAnotherServer && r.Code != reasonServerMoved || r.Reference == "" || !c.opt.Config.Redirect {
@@ -35,10 +36,8 @@ func (c *Client) redirected(from Server, err error) bool {
 	}
 	c.opt.Log.Warn("the broker names another server", "server", from.String(), "to", to.String(), "reason", Reason(r.Code, r.Text))
 	if r.Code == reasonServerMoved {
-		for i, s := range c.servers {
-			if s == from {
-				c.servers = append(append(append([]Server(nil), c.servers[:i]...), to), c.servers[i+1:]...)
-			}
+		if i := slices.Index(c.servers, from); i >= 0 && !slices.Contains(c.servers, to) {
+			c.servers = slices.Insert(slices.Clone(c.servers), i, to)
 		}
 	}
 	c.next = &to

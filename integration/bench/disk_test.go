@@ -72,7 +72,13 @@ func (d *disk) run(name string, args ...string) string {
 }
 
 // written is the number of bytes that have reached the device, everything flushed.
-func (d *disk) written() float64 {
+func (d *disk) written() float64 { return d.stat(6) * 512 }
+
+// flushes is the number of times that the device was told to keep what it has: at least one for each sync.
+func (d *disk) flushes() float64 { return d.stat(15) }
+
+// stat reads one figure of the device, everything flushed (Documentation/block/stat.rst).
+func (d *disk) stat(field int) float64 {
 	d.b.Helper()
 	f, err := os.Open(d.path)
 	if err != nil {
@@ -87,11 +93,14 @@ func (d *disk) written() float64 {
 		d.b.Fatal(err)
 	}
 	fields := strings.Fields(string(text))
-	n, err := strconv.ParseFloat(fields[6], 64) // sectors of 512 bytes
+	if len(fields) <= field {
+		d.b.Fatalf("/sys/block/%s/stat has %d figures", d.dev, len(fields))
+	}
+	n, err := strconv.ParseFloat(fields[field], 64)
 	if err != nil {
 		d.b.Fatal(err)
 	}
-	return n * 512
+	return n
 }
 
 // used is the number of bytes that a folder takes.

@@ -30,9 +30,9 @@ func BenchmarkIdle(b *testing.B) {
 	d := newDisk(b, 128)
 	a := runAgent(b, filepath.Join(d.path, "state"), fmt.Sprintf(brokerSection, br.Addr(), 16, 64)+tenSensors("30s"))
 	a.empty(b, nil)
-	time.Sleep(15 * time.Second) // what starting wrote and cost is over
+	<-time.After(15 * time.Second) // what starting wrote and cost is over
 	bytes, began, busy := d.written(), time.Now(), cpu(b, a.cmd.Process.Pid)
-	time.Sleep(40 * time.Second)
+	<-time.After(40 * time.Second)
 	share := (cpu(b, a.cmd.Process.Pid) - busy).Seconds() / time.Since(began).Seconds() * 100
 	report(b, row{what: "idle, ten sensors: resident memory", got: statusKB(b, a.cmd.Process.Pid, "VmRSS") / 1024, floor: 16, side: atMost, unit: "MB", limits: "the program's own pages"})
 	report(b, row{what: "idle, ten sensors: bytes written", got: d.written() - bytes, floor: 0, side: atMost, unit: "bytes", limits: "nothing is stored, so nothing is written"})
@@ -134,9 +134,9 @@ func BenchmarkReadings(b *testing.B) {
 	if err := pub.Start(); err != nil {
 		b.Fatal(err)
 	}
-	time.Sleep(3 * time.Second)
+	<-time.After(3 * time.Second)
 	ours, theirs := cpu(b, a.cmd.Process.Pid), cpu(b, pub.Process.Pid)
-	time.Sleep(length)
+	<-time.After(length)
 	ours, theirs = cpu(b, a.cmd.Process.Pid)-ours, cpu(b, pub.Process.Pid)-theirs
 	in.Close()
 	if err := pub.Wait(); err != nil {

@@ -38,14 +38,19 @@ func BenchmarkWear(b *testing.B) {
 			}
 			a.produce(b, 32, n/10, qos)
 			a.empty(b, nil)
-			before := d.written()
+			before, flushed := d.written(), d.flushes()
 			a.produce(b, 32, n, qos)
 			a.empty(b, nil)
+			syncs := (d.flushes() - flushed) / n
 			got := (d.written() - before) / n
 			report(b, row{what: fmt.Sprintf("bytes at the device per event, QoS %d, 32 producers", qos), got: got, floor: floor, side: atMost, unit: "bytes/event",
 				limits: "pages of a bbolt commit, shared by the events in it"})
+			report(b, row{what: fmt.Sprintf("syncs of the device per event, QoS %d, 32 producers (no floor)", qos), got: syncs, floor: 0, side: atLeast, unit: "syncs/event", limits: "two for a commit, one for a mark"})
 			if qos == 1 {
+				flushed = d.flushes()
 				one := perEvent(b, d, 300, stores[1])
+				each := (d.flushes() - flushed) / 300
+				report(b, row{what: "syncs of the device per event, one bbolt commit each (no floor)", got: each, floor: 0, side: atLeast, unit: "bbolt-syncs/event", limits: "the baseline"})
 				report(b, row{what: "bytes at the device per event, one bbolt commit each (no floor)", got: one, floor: 0, side: atLeast, unit: "bbolt-bytes/event", limits: "the baseline"})
 			}
 		})

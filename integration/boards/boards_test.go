@@ -60,11 +60,23 @@ func TestBoards(t *testing.T) {
 func build(t *testing.T, dir, out, pkg string, env ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), out)
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", path, pkg) // as the Makefile builds what is shipped
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", path, pkg)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), append(env, "CGO_ENABLED=0")...)
 	if o, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", pkg, err, o)
+	}
+	return path
+}
+
+// shipped makes the agent as it is shipped: the Makefile has the flags.
+func shipped(t *testing.T, env ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fieldagent")
+	cmd := exec.Command("make", "-s", "-C", "../..", "build", "OUT="+path)
+	cmd.Env = append(os.Environ(), env...)
+	if o, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, o)
 	}
 	return path
 }
@@ -92,7 +104,7 @@ func onBoard(ctx context.Context, t *testing.T, cache Cache, b Board, pipe strin
 		}
 	}
 	files := map[string][]byte{"fieldagent.yaml": []byte(file)}
-	for name, path := range map[string]string{"init": build(t, ".", "guest", "./guest", cross...), "fieldagent": build(t, "../..", "fieldagent", "./cmd/fieldagent", cross...)} {
+	for name, path := range map[string]string{"init": build(t, ".", "guest", "./guest", cross...), "fieldagent": shipped(t, cross...)} {
 		if files[name], err = os.ReadFile(path); err != nil {
 			t.Fatal(err)
 		}

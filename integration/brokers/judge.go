@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,7 +83,38 @@ func Judge(ctx context.Context, c Candidate, n int) (r Row, err error) {
 		}
 		r.Restart = map[bool]string{true: kept, false: lost}[keptSession]
 	}
+	if c.Most == 1 {
+		if err := held(ctx, c); err != nil {
+			return r, fmt.Errorf("QoS 2 without allow_downgrade: %w", err)
+		}
+	}
 	return r, nil
+}
+
+// held makes sure that a QoS 2 event waits, and that people are told, at a broker that cannot do QoS 2.
+func held(ctx context.Context, c Candidate) error {
+	dir, err := os.MkdirTemp("", "brokers-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b, err := broker.Start(c.Broker, filepath.Join(dir, "broker"), broker.Options{})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	d, err := start(ctx, filepath.Join(dir, "state"), b.Addr(), c.MQTT, false)
+	if err != nil {
+		return err
+	}
+	id, err := d.Emit(ctx, agent.Event{Type: "judged", QoS: 2, Data: []byte("1")})
+	if err == nil {
+		err = until(ctx, "a word that events are held", func() bool { return strings.Contains(d.Status().Broker.Held, "cannot do QoS 2") })
+	}
+	if l, lerr := d.Queue().Life(id); err == nil && (lerr != nil || l.State == queue.StateAcked || l.State == queue.StateDead) {
+		err = fmt.Errorf("the event is %v, %w", l.State, lerr)
+	}
+	return errors.Join(err, d.stop())
 }
 
 func round(ctx context.Context, c Candidate, qos byte, n int) (v verify.Verdict, keptSession bool, err error) {

@@ -102,7 +102,7 @@ func slow(b []byte) func(*peer) error {
 			if p.send(x) != nil {
 				return nil
 			}
-			time.Sleep(150 * time.Millisecond)
+			<-time.After(150 * time.Millisecond)
 		}
 		return p.gone()
 	}
@@ -161,7 +161,7 @@ var attacks = []attack{
 		if err != nil {
 			return err
 		}
-		return hungUp(p.packet(wire.SUBACK, 0, append(binary.BigEndian.AppendUint16(nil, s.ID()), bytes.Repeat([]byte{7}, codes(s))...)...), p)
+		return hungUp(p.packet(wire.SUBACK, 0, append(binary.BigEndian.AppendUint16(nil, s.ID()), bytes.Repeat([]byte{7}, p.codes(s))...)...), p)
 	}},
 	{name: "CONNACK of 256 MB", run: before(append([]byte{0x20}, huge...)...)},
 	{name: "PUBLISH of 256 MB before CONNACK", run: then(connected, endless(append([]byte{0x30}, huge...), []byte("x")))},
@@ -269,7 +269,7 @@ var attacks = []attack{
 		if err := p.welcome(); err != nil {
 			return err
 		}
-		time.Sleep(1200 * time.Millisecond)
+		<-time.After(1200 * time.Millisecond)
 		return nil
 	}},
 
@@ -329,11 +329,22 @@ func frame(kind byte, body []byte) func(*peer) error {
 	}
 }
 
+// payload is that of a PUBLISH.
+func (p *peer) payload(got wire.Packet) []byte {
+	if p.five {
+		return got.Payload5()
+	}
+	return got.Payload()
+}
+
 // codes is how many filters a SUBSCRIBE has.
-func codes(p wire.Packet) int {
-	n, rest := 0, p.Raw[4:]
-	if p.Raw[1] >= 0x80 {
-		rest = p.Raw[5:]
+func (p *peer) codes(got wire.Packet) int {
+	if p.five {
+		return 1 // the agent asks for one at a time
+	}
+	n, rest := 0, got.Raw[4:]
+	if got.Raw[1] >= 0x80 {
+		rest = got.Raw[5:]
 	}
 	for len(rest) > 2 {
 		rest = rest[3+int(binary.BigEndian.Uint16(rest)):]

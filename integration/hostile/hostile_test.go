@@ -30,30 +30,35 @@ func TestHostileBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, scheme := range []string{"mqtt", "mqtts", "ws"} {
-		t.Run(scheme, func(t *testing.T) { besiege(t, program, scheme) })
+		t.Run(scheme, func(t *testing.T) { besiege(t, program, scheme, "3.1.1", attacks) })
+	}
+	for _, scheme := range []string{"mqtt", "mqtts", "ws"} {
+		t.Run(scheme+" with MQTT 5", func(t *testing.T) { besiege(t, program, scheme, "5", attacks5) })
 	}
 }
 
-func besiege(t *testing.T, program, scheme string) {
+func besiege(t *testing.T, program, scheme, version string, attacks []attack) {
+	t.Parallel() // mostly waiting
 	dir, err := os.MkdirTemp("", "fa-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
 	ca := filepath.Join(dir, "ca.pem")
-	l, err := listen(scheme, certificate(t, ca))
+	l, err := listen(scheme, version == "5", certificate(t, ca))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.tcp.Close()
 	d, err := device.New(program, dir, fmt.Sprintf(`device: {id: hostile}
 mqtt:
+  version: %q
   servers: [%q]
   keepalive: 60s
   connect_timeout: 1s
   reconnect: {min: 10ms, max: 50ms}
   tls: {ca_file: %s}
-`, l.url(), ca))
+`, version, l.url(), ca))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,18 +148,18 @@ func behave(l *listener, n int) (ids []string, err error) {
 			}
 			switch got.Type() {
 			case wire.SUBSCRIBE:
-				err = p.packet(wire.SUBACK, 0, append([]byte{byte(got.ID() >> 8), byte(got.ID())}, make([]byte, codes(got))...)...)
+				err = p.packet(wire.SUBACK, 0, append(p.plain(byte(got.ID()>>8), byte(got.ID())), make([]byte, p.codes(got))...)...)
 			case wire.PINGREQ:
 				err = p.packet(wire.PINGRESP, 0)
 			case wire.PUBLISH:
 				switch got.QoS() {
 				case 1:
-					if id := wire.EventID(got.Payload()); id != "" {
+					if id := wire.EventID(p.payload(got)); id != "" {
 						ids = append(ids, id)
 					}
 					err = p.send(wire.Ack(wire.PUBACK, got.ID()).Raw...)
 				case 2:
-					held[got.ID()] = wire.EventID(got.Payload())
+					held[got.ID()] = wire.EventID(p.payload(got))
 					err = p.send(wire.Ack(wire.PUBREC, got.ID()).Raw...)
 				}
 			case wire.PUBREL:

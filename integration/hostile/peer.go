@@ -21,7 +21,8 @@ const patience = 15 * time.Second
 // peer is the attacker's end of one connection.
 type peer struct {
 	net.Conn
-	in *bufio.Reader
+	in   *bufio.Reader
+	five bool // MQTT 5
 }
 
 var (
@@ -59,7 +60,15 @@ func (p *peer) welcome() error {
 	if _, err := p.await(wire.CONNECT, 0); err != nil {
 		return err
 	}
-	return p.packet(wire.CONNACK, 0, 0, 0)
+	return p.packet(wire.CONNACK, 0, p.plain(0, 0)...)
+}
+
+// plain is the body of a packet, with no properties where MQTT 5 wants some.
+func (p *peer) plain(body ...byte) []byte {
+	if p.five {
+		body = append(body, 0)
+	}
+	return body
 }
 
 // gone returns nil when the agent hangs up, and an error when it holds the connection.
@@ -74,13 +83,14 @@ func (p *peer) gone() error {
 // listener is one transport.
 type listener struct {
 	scheme string // mqtt, mqtts or ws
+	five   bool
 	tcp    net.Listener
 	tls    *tls.Config
 }
 
-func listen(scheme string, cfg *tls.Config) (*listener, error) {
+func listen(scheme string, five bool, cfg *tls.Config) (*listener, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	return &listener{scheme, l, cfg}, err
+	return &listener{scheme, five, l, cfg}, err
 }
 
 func (l *listener) url() string { return l.scheme + "://" + l.tcp.Addr().String() }
@@ -101,5 +111,5 @@ func (l *listener) accept(raw bool) (*peer, error) {
 			return nil, err
 		}
 	}
-	return &peer{conn, bufio.NewReader(conn)}, nil
+	return &peer{conn, bufio.NewReader(conn), l.five}, nil
 }

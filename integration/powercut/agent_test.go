@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,7 +20,8 @@ import (
 	"fieldagent/queue"
 )
 
-// TestPowerCutAgent cuts the power under the built agent, from its first start on.
+// TestPowerCutAgent cuts the power under the built agent and its broker's answers, from the first start on. Every state is judged, and on some of them
+// the agent itself is started again: it must come up, send all that was accepted, and nothing as new that the broker had confirmed.
 func TestPowerCutAgent(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "fieldagent")
@@ -28,8 +30,9 @@ func TestPowerCutAgent(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	o := newOffice(t)
 	config := filepath.Join(dir, "fieldagent.yaml")
-	if err := os.WriteFile(config, []byte("device: {id: cut}\nmqtt: {servers: [\"mqtt://127.0.0.1:9\"]}\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "device: {id: cut}\nmqtt: {servers: [\"mqtt://%s\"], reconnect: {min: 10ms, max: 50ms}}\n", o.addr), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	mount := filepath.Join(dir, "disk")
@@ -40,8 +43,12 @@ func TestPowerCutAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.forget(d.Journal.Note, false)
 	for life := range 3 {
-		a := startAgent(t, program, config, filepath.Join(mount, "state"), filepath.Join(dir, fmt.Sprint("s", life)))
+		a, err := startAgent(program, config, filepath.Join(mount, "state"), filepath.Join(dir, fmt.Sprint("s", life)))
+		if err != nil {
+			t.Fatal(err)
+		}
 		var users sync.WaitGroup
 		for p := range 3 {
 			users.Go(func() {
@@ -51,19 +58,71 @@ func TestPowerCutAgent(t *testing.T) {
 			})
 		}
 		users.Wait()
-		a.end(t, life == 1)
+		if err := a.end(life == 1); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := d.Unmount(); err != nil {
 		t.Fatal(err)
 	}
-	seed := drawSeed()
-	w := &Walk{Journal: d.Journal, Start: NewModel(), States: max(*states/10, 200), Seed: seed, Scratch: scratch(t), Check: CheckState(queue.Options{})}
+	o.mu.Lock()
+	wrong := errors.Join(o.wrong...)
+	o.mu.Unlock()
+	if wrong != nil {
+		t.Error(wrong)
+	}
+	seed, want := drawSeed(), max(*states/10, 200)
+	r := &restarts{office: o, program: program, config: config, every: max(want/200, 5)}
+	judge := CheckState(queue.Options{})
+	w := &Walk{Journal: d.Journal, Start: NewModel(), States: want, Seed: seed, Scratch: scratch(t), Check: func(img Image, m *Model, scratch string) error {
+		return errors.Join(r.check(img, m, filepath.Join(scratch, "agent")), judge(img, m, scratch))
+	}}
 	n, found := w.Run()
-	t.Logf("seed %d: %d operations, %d states of the agent checked, %d violations", seed, len(d.Ops()), n, len(found))
-	if len(Facts(d.Journal)) != 3*3*15*2 {
-		t.Errorf("%d facts, some event was refused", len(Facts(d.Journal)))
+	t.Logf("seed %d: %d operations, %d states of the agent checked, started again on %d, %d violations", seed, len(d.Ops()), n, r.started, len(found))
+	counts := map[string]int{}
+	for _, f := range Facts(d.Journal) {
+		counts[f.What]++
+	}
+	if counts["accept"] != 3*3*15 || counts["release"] < 3*15 {
+		t.Errorf("%v: some event was refused, or few were confirmed", counts)
+	}
+	if r.started < 20 || r.resumed == 0 {
+		t.Errorf("started on %d states, %d of them with events that the broker had: this proves little", r.started, r.resumed)
 	}
 	tell(t, w, nil, found)
+}
+
+// restarts starts the agent on some of the states, one at a time: they all have the broker's one address.
+type restarts struct {
+	office          *office
+	program, config string
+	every           int
+
+	mu                     sync.Mutex
+	seen, started, resumed int
+}
+
+func (r *restarts) check(img Image, m *Model, dir string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen++; r.seen%r.every != 0 {
+		return nil
+	}
+	r.started++
+	if m.release.low > 0 {
+		r.resumed++
+	}
+	if err := errors.Join(os.Mkdir(dir, 0o700), img.Lay(dir)); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r.office.forget(func(Fact) {}, true)
+	a, err := startAgent(r.program, r.config, filepath.Join(dir, "state"), filepath.Join(dir, "s"))
+	if err != nil {
+		return err
+	}
+	err = a.drained()
+	return errors.Join(err, a.end(false), r.office.took(m))
 }
 
 type runningAgent struct {
@@ -72,12 +131,11 @@ type runningAgent struct {
 	log    *bytes.Buffer
 }
 
-func startAgent(t *testing.T, program, config, state, socket string) *runningAgent {
-	t.Helper()
+func startAgent(program, config, state, socket string) (*runningAgent, error) {
 	a := &runningAgent{cmd: exec.Command(program, "run", "--config", config, "--state", state, "--socket", socket), log: &bytes.Buffer{}}
 	a.cmd.Stderr = a.log
 	if err := a.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	a.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -86,12 +144,12 @@ func startAgent(t *testing.T, program, config, state, socket string) *runningAge
 		r, err := a.client.Get("http://agent/v1/status")
 		if err == nil {
 			r.Body.Close()
-			return a
+			return a, nil
 		}
 		if time.Now().After(deadline) {
 			a.cmd.Process.Kill()
 			a.cmd.Wait()
-			t.Fatalf("the agent does not start: %v\n%s", err, a.log)
+			return nil, fmt.Errorf("the agent does not start: %w\n%s", err, a.log)
 		}
 		<-time.After(20 * time.Millisecond)
 	}
@@ -118,18 +176,43 @@ func (a *runningAgent) emit(t *testing.T, j *Journal, token string) {
 	j.Note(Fact{What: "accept", Token: token, Store: id.Store, Seq: id.Sequence})
 }
 
+// drained waits until the broker has confirmed everything.
+func (a *runningAgent) drained() error {
+	for deadline := time.Now().Add(time.Minute); ; {
+		var s struct {
+			Broker struct{ Connected bool }
+			Outbox struct {
+				Depth int
+				Error string
+			}
+		}
+		r, err := a.client.Get("http://agent/v1/status")
+		if err == nil {
+			err = json.NewDecoder(r.Body).Decode(&s)
+			r.Body.Close()
+		}
+		if err == nil && s.Broker.Connected && s.Outbox.Depth == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not drained: %+v, %w\n%s", s, err, a.log)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
 // end stops the agent, or kills it.
-func (a *runningAgent) end(t *testing.T, kill bool) {
-	t.Helper()
+func (a *runningAgent) end(kill bool) error {
 	a.client.CloseIdleConnections()
 	sig := os.Signal(os.Interrupt)
 	if kill {
 		sig = os.Kill
 	}
 	if err := a.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	if err := a.cmd.Wait(); err != nil && !kill {
-		t.Errorf("the agent ends with %v\n%s", err, a.log)
+		return fmt.Errorf("the agent ends with %w\n%s", err, a.log)
 	}
+	return nil
 }

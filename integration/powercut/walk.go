@@ -124,12 +124,11 @@ func (w *Walk) places() []Place {
 	rng := rand.New(rand.NewPCG(w.Seed, 1))
 	share := float64(w.States) / float64(total)
 	var places []Place
+	due := rng.Float64() // carried from place to place, so that there are as many as were asked for
 	for at, weight := range weights {
-		want := share * float64(weight)
-		n := int(want)
-		if rng.Float64() < want-float64(n) {
-			n++
-		}
+		due += share * float64(weight)
+		n := int(due)
+		due -= float64(n)
 		if weight == 1 {
 			n = min(n, 1)
 		}

@@ -358,9 +358,6 @@ func TestSocketsAndAddresses(t *testing.T) {
 
 	l := w.serve("tcp", "[::1]:0", func(c net.Conn) { w.relay(c) })
 	w.want("IPv6", w.connects("mqtt://"+l.Addr().String(), nil), "")
-	_, port, _ := net.SplitHostPort(w.b.Addr())
-	w.want("a name whose first address may be dead", w.connects("mqtt://localhost:"+port, nil), "")
-
 	from := make(chan string, 10)
 	l = w.serve("tcp", "127.0.0.1:0", func(c net.Conn) {
 		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())

@@ -53,7 +53,7 @@ func TestConsumer(t *testing.T) {
 				j.Accept("fieldagent/a", fmt.Sprintf("0badcafe-%016d", n), Mark{0, n})
 			}
 			for end := time.Now().Add(20 * time.Second); j.Missing() > 0 && time.Now().Before(end); {
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 			}
 			if v := j.Verdict(); !v.Clean() || v.Delivered != 2*half {
 				t.Error(v, v.Lost, v.Strange, v.Doubled)

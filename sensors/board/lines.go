@@ -251,6 +251,13 @@ func (in *input) read(debounce time.Duration, edge func(sensors.Edge), lost func
 // poll makes edges out of levels for chips without interrupts.
 func (in *input) poll(debounce time.Duration, level bool, want sensors.Edges, edge func(sensors.Edge), lost func(error)) {
 	defer close(in.done)
+	if err := poll(in.quit, in.Active, sensors.Monotonic, debounce, level, want, edge); err != nil && !errors.Is(err, os.ErrClosed) && lost != nil {
+		lost(err)
+	}
+}
+
+// poll reads levels until quit is closed, or until one cannot be read.
+func poll(quit <-chan struct{}, read func() (bool, error), clock func() time.Duration, debounce time.Duration, level bool, want sensors.Edges, edge func(sensors.Edge)) error {
 	d := sensors.NewDebouncer(debounce, level)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -262,17 +269,14 @@ func (in *input) poll(debounce time.Duration, level bool, want sensors.Edges, ed
 	}
 	for last := level; ; {
 		select {
-		case <-in.quit:
-			return
+		case <-quit:
+			return nil
 		case <-tick.C:
 		}
-		now := sensors.Monotonic()
-		level, err := in.Active()
+		now := clock()
+		level, err := read()
 		if err != nil {
-			if !errors.Is(err, os.ErrClosed) && lost != nil {
-				lost(err)
-			}
-			return
+			return err
 		}
 		if level != last {
 			last = level
