@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"fieldagent/agent/mqtt"
 	"fieldagent/queue"
@@ -102,11 +103,19 @@ func TestForgottenSensor(t *testing.T) {
 	}
 	r = start(t, dir, localFile(b.addr, "sensors: [{name: kept, driver: fake, every: 1h}]\n"), nil)
 	b.wait("the end of the old one", func() bool { return status("old") == "" && status("kept") == "ok" })
-	b.wait("the list on disk", func() bool {
-		var kept []byte
-		_ = r.queue.View(func(tx *queue.Tx) (err error) { kept, err = tx.Get(queue.Misc, topicsKey); return err })
-		return string(kept) == `["sensor/kept/status"]`
-	})
+	kept := ""
+	for late := time.After(20 * time.Second); kept != `["sensor/kept/status"]`; {
+		select {
+		case <-late:
+			t.Fatalf("on disk is %s", kept)
+		case <-time.After(5 * time.Millisecond):
+		}
+		_ = r.queue.View(func(tx *queue.Tx) error {
+			b, err := tx.Get(queue.Misc, topicsKey)
+			kept = string(b)
+			return err
+		})
+	}
 }
 
 // TestKeptReading: a reading that goes through the outbox has the form of any other, and what proves that none is missing.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Clock says how far a wall time can be trusted.
@@ -138,6 +139,8 @@ func (e Event) check(maxRecord int) error {
 		return fmt.Errorf("%w: %d bytes of data, the limit is %d", ErrTooLarge, len(e.Data), maxRecord)
 	case len(e.Data) > 0 && !json.Valid(e.Data):
 		return fmt.Errorf("%w: data is not JSON", ErrInvalid)
+	case !utf8.Valid(e.Data):
+		return fmt.Errorf("%w: data is not valid UTF-8", ErrInvalid)
 	case strings.ContainsAny(e.Topic, "#+\x00") || len(e.Topic) > 1024:
 		return fmt.Errorf("%w: topic %q", ErrInvalid, e.Topic)
 	}

@@ -122,7 +122,7 @@ func TestRemoteConfigurationSwitchedOff(t *testing.T) {
 	d := newDevice(t, local(b, "sensors: [{name: first, driver: simulated, every: 1s}]\nconfig: {remote: false}\n"))
 	publish(t, b, sub.root+"config/set", `{"sensors":[]}`, "-r")
 	d.run()
-	_, n := sub.wait("sensor/first", 0, nil)
+	_, n := sub.wait("status", 0, contains("online"))
 	publish(t, b, sub.root+"cmd/ping", `{"id":"p-1"}`)
 	_, n = sub.wait("cmd/ping/result", n, contains(`"status":"ok"`))
 	sub.wait("sensor/first", n, nil)
