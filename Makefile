@@ -89,7 +89,7 @@ race: ## all tests of the agent under the race detector
 	@$(GO) test -race -short ./...
 
 integration: ## brokers, faults, power cuts, emulated CPUs: the short form
-	@cd integration && $(GO) test -short -p 1 -timeout 40m ./...
+	@cd integration && $(GO) test -short -count=1 -p 1 -timeout 40m ./... # -count=1: the programs under test are built by the tests, and Go does not know
 
 readme: ## write the table of drivers into README.md
 	@$(GO) test ./sensors/drivers -run '^TestTable$$' -count=1 -update
@@ -116,6 +116,9 @@ powercut: ## every state a power cut can leave: STATES=100000 on the file level,
 
 media: ## flipped bits, zeroed pages, cut files: FLIPS=10000, SEED=n
 	@cd integration && $(GO) test ./media -count=1 -v -timeout 3h -args -flips=$(FLIPS) $(if $(SEED),-seed=$(SEED))
+
+model: ## random operations on the store against a model of it
+	@cd integration && $(GO) test ./model -count=1 -v -timeout 1h
 
 diskfault: ## full, failing and read-only disks
 	@cd integration && $(GO) test ./diskfault -count=1 -v -timeout 1h
@@ -149,5 +152,5 @@ clean: ## remove what was built
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: brokers readme demo build cross size check test tools fmt vet staticcheck tidy portable race integration campaign positions commands controls soak powercut media diskfault qemu-test boards fuzz bench clean help FORCE
+.PHONY: brokers model readme demo build cross size check test tools fmt vet staticcheck tidy portable race integration campaign positions commands controls soak powercut media diskfault qemu-test boards fuzz bench clean help FORCE
 FORCE:
