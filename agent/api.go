@@ -29,7 +29,7 @@ type api struct {
 	ending context.Context // ends when the agent is being stopped: nothing new is taken from then on
 }
 
-// API is the local API: HTTP with JSON on a Unix socket.
+// API is the local API: HTTP with JSON on a Unix socket. See docs/api.md for its bodies and answers.
 func (a *Agent) API() http.Handler { return a.newAPI(context.Background()) }
 
 func (a *Agent) newAPI(ending context.Context) *api {
@@ -188,9 +188,11 @@ func parsePost(body []byte) (e Event, faults []string) {
 				bad("time: %s: write it like 2026-11-22T10:00:00Z", raw)
 			}
 		case "properties":
-			var more []string
-			e.Properties, more = postProperties(raw)
-			faults = append(faults, more...)
+			if !isNull(raw) {
+				var more []string
+				e.Properties, more = parseProperties(raw)
+				faults = append(faults, more...)
+			}
 		default:
 			bad("%s: unknown; known are type, qos, data, time, properties", name)
 		}
@@ -199,31 +201,6 @@ func parsePost(body []byte) (e Event, faults []string) {
 		bad("type: missing")
 	}
 	return e, faults
-}
-
-// postProperties reads "properties"; what their values are is for parseProperties.
-func postProperties(raw json.RawMessage) (p *queue.Properties, faults []string) {
-	if isNull(raw) {
-		return nil, nil
-	}
-	m, twice, err := fields(raw)
-	if err != nil {
-		return nil, []string{"properties: " + err.Error()}
-	}
-	for _, name := range twice {
-		faults = append(faults, fmt.Sprintf("properties.%s: is there twice", name))
-	}
-	var text string
-	var number uint8
-	for name, v := range map[string]any{"contentType": &text, "responseTopic": &text, "payloadFormatIndicator": &number} {
-		if value, ok := m[name]; ok && json.Unmarshal(value, v) != nil {
-			faults = append(faults, fmt.Sprintf("properties.%s: %s", name, wanted(v)))
-			delete(m, name)
-		}
-	}
-	slices.Sort(faults)
-	p, more := parseProperties(mustJSON(m))
-	return p, append(faults, more...)
 }
 
 // wanted says what a value must be.

@@ -76,15 +76,19 @@ func (a *Agent) effective(doc *remoteDoc) (Config, error) {
 	if doc == nil || len(doc.Body) == 0 {
 		return local, nil
 	}
-	var cfg Config
-	err := config.Overlay(&cfg, ConfigOptions(a.opt.Drivers), sources, config.Source{Name: "config/set", Data: doc.Body}, remoteKeys)
+	cfg, err := layered(local, sources, a.opt.Drivers, doc.Body)
 	if err != nil {
 		return Config{}, err
 	}
-	if err := weaker(local.MQTT, cfg.MQTT); err != nil {
-		return Config{}, err
-	}
 	return cfg, a.check(cfg)
+}
+
+// layered lays a remote document over the local file.
+func layered(local Config, sources []config.Source, drivers []sensors.Driver, body []byte) (cfg Config, err error) {
+	if err = config.Overlay(&cfg, ConfigOptions(drivers), sources, config.Source{Name: "config/set", Data: body}, remoteKeys); err == nil {
+		err = weaker(local.MQTT, cfg.MQTT)
+	}
+	return cfg, err
 }
 
 // weaker refuses a remote configuration whose TLS is not what the local one has. The keys are local anyway; this says it once more, of the whole.

@@ -318,25 +318,8 @@ func (d *discovery) components(cfg Config, names map[string][]string) map[string
 			StateClass: u.state, UnitOfMeasurement: u.unit, ExpireAfter: int(expire / time.Second), Availability: []availability{{root + "/sensor/" + sensor + "/status", "ok", "failed"}}})
 	}
 	for _, s := range cfg.Sensors {
-		quantities := map[string]sensors.Quantity{}
-		seen := names[s.Name]
-		if len(seen) == 0 {
-			seen = sensors.ValueNames(s)
-		}
-		unread := len(seen) == 0
-		for _, driver := range d.a.opt.Drivers {
-			if driver.Name != s.Driver {
-				continue
-			}
-			for _, q := range driver.Quantities {
-				quantities[q.Name] = q
-				if unread {
-					seen = append(seen, q.Name)
-				}
-			}
-		}
-		for _, name := range seen {
-			value(s.Name, name, quantities[name], expireAfter(s))
+		for _, q := range valuesOf(d.a.opt.Drivers, s, names[s.Name]) {
+			value(s.Name, q.Name, q, expireAfter(s))
 		}
 	}
 	for _, m := range cfg.Meters {

@@ -30,10 +30,7 @@ func KeptConfig(q *queue.Queue, local Config, sources []config.Source, drivers [
 	if err != nil || s.Good == nil || len(s.Good.Body) == 0 || !local.Remote.Remote {
 		return local, state, nil, err
 	}
-	if misfit = config.Overlay(&cfg, ConfigOptions(drivers), sources, config.Source{Name: "config/set", Data: s.Good.Body}, remoteKeys); misfit == nil {
-		misfit = weaker(local.MQTT, cfg.MQTT)
-	}
-	if misfit == nil {
+	if cfg, misfit = layered(local, sources, drivers, s.Good.Body); misfit == nil {
 		_, misfit = sensors.New(cfg.Sensors, drivers, sensors.Options{}) // opens nothing
 	}
 	if misfit != nil {

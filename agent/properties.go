@@ -109,20 +109,23 @@ func checkTopic(s string) error {
 
 // parseProperties reads the "properties" of POST /v1/events and returns every fault in them.
 func parseProperties(raw json.RawMessage) (p *queue.Properties, faults []string) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		return nil, []string{"properties: no JSON object"}
+	m, twice, err := fields(raw)
+	if err != nil {
+		return nil, []string{"properties: " + err.Error()}
+	}
+	for _, name := range twice {
+		faults = append(faults, fmt.Sprintf("properties.%s: is there twice", name))
 	}
 	p = &queue.Properties{}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
 		var err error
-		switch v := fields[name]; name {
+		switch v := m[name]; name {
 		case "contentType":
-			if err = json.Unmarshal(v, &p.ContentType); err == nil {
+			if err = errors.New(wanted(&p.ContentType)); json.Unmarshal(v, &p.ContentType) == nil {
 				err = checkText(p.ContentType)
 			}
 		case "payloadFormatIndicator":
-			if err = json.Unmarshal(v, &p.PayloadFormat); err == nil && (p.PayloadFormat == nil || *p.PayloadFormat > 1) {
+			if json.Unmarshal(v, &p.PayloadFormat) != nil || p.PayloadFormat == nil || *p.PayloadFormat > 1 {
 				err = errors.New("use 0 or 1")
 			}
 		case "messageExpiryInterval":
@@ -130,7 +133,7 @@ func parseProperties(raw json.RawMessage) (p *queue.Properties, faults []string)
 				err = errors.New("use whole seconds above 0")
 			}
 		case "responseTopic":
-			if err = json.Unmarshal(v, &p.ResponseTopic); err == nil {
+			if err = errors.New(wanted(&p.ResponseTopic)); json.Unmarshal(v, &p.ResponseTopic) == nil {
 				err = checkTopic(p.ResponseTopic)
 			}
 		case "correlationData":

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -148,8 +149,8 @@ func (a *Agent) info() []byte {
 	list := []sensor{}
 	for _, c := range cfg.Sensors {
 		x := sensor{Name: c.Name, Driver: c.Driver, Every: seconds(c.Every), Values: []quantity{}}
-		for _, q := range a.values(c) {
-			x.Values = append(x.Values, quantity{q.Name, q.Unit})
+		for _, q := range valuesOf(a.opt.Drivers, c, a.discovery.valuesOf(c.Name)) {
+			x.Values = append(x.Values, quantity{q.Name, cmp.Or(q.Unit, unitOf(q.Name).unit)})
 		}
 		list = append(list, x)
 	}
@@ -181,26 +182,24 @@ func (a *Agent) info() []byte {
 	}{"fieldagent", a.opt.Version, protocol, cfg.ID(), cfg.Device.Labels, bootString(a.queue.Store()), bootString(a.started.Boot), formatTime(a.started.Wall), a.opt.Reason, boardModel(), applied, list, inputs, meterInfos(cfg.Meters), outputs, a.delivery.shortage()})
 }
 
-// values are what a sensor gives: what it was seen to give, else what its options name, else what its driver may.
-func (a *Agent) values(c sensors.Config) (out []sensors.Quantity) {
-	names := a.discovery.valuesOf(c.Name)
-	if len(names) == 0 {
-		names = sensors.ValueNames(c)
+// valuesOf are what a sensor gives: what it was seen to give, else what its options name, else what its driver may. The driver's word on each is with it.
+func valuesOf(drivers []sensors.Driver, c sensors.Config, seen []string) (out []sensors.Quantity) {
+	var known []sensors.Quantity
+	if i := slices.IndexFunc(drivers, func(d sensors.Driver) bool { return d.Name == c.Driver }); i >= 0 {
+		known = drivers[i].Quantities
 	}
-	for _, d := range a.opt.Drivers {
-		if d.Name != c.Driver {
-			continue
+	if len(seen) == 0 {
+		seen = sensors.ValueNames(c)
+	}
+	if len(seen) == 0 {
+		return known
+	}
+	for _, name := range seen {
+		q := sensors.Quantity{Name: name}
+		if i := slices.IndexFunc(known, func(q sensors.Quantity) bool { return q.Name == name }); i >= 0 {
+			q = known[i]
 		}
-		if len(names) == 0 {
-			return d.Quantities
-		}
-		for _, name := range names {
-			q := sensors.Quantity{Name: name, Unit: unitOf(name).unit}
-			if i := slices.IndexFunc(d.Quantities, func(q sensors.Quantity) bool { return q.Name == name }); i >= 0 {
-				q = d.Quantities[i]
-			}
-			out = append(out, q)
-		}
+		out = append(out, q)
 	}
 	return out
 }
