@@ -59,7 +59,7 @@ func TestPacketIDsWrap(t *testing.T) {
 		if err := r.Device.Start(""); err != nil {
 			t.Fatal(err)
 		}
-		for end, before := time.Now().Add(between(rnd, 500*time.Millisecond, 4*time.Second)), r.Judge.Missing(); r.Judge.Missing() > 0; time.Sleep(5 * time.Millisecond) {
+		for end, before := time.Now().Add(between(rnd, 500*time.Millisecond, 4*time.Second)), r.Judge.Missing(); r.Judge.Missing() > 0; <-time.After(5 * time.Millisecond) {
 			if time.Now().After(end) && r.Judge.Missing() < before { // some progress in each life
 				break
 			}

@@ -131,16 +131,52 @@ const command = "fieldagent/hostile/cmd/ping"
 
 var huge = []byte{0xff, 0xff, 0xff, 0x7f} // a length of 256 MB
 
+// thrownAway expects that the agent throws the session away.
+func thrownAway(p *peer) error {
+	c, err := p.await(wire.CONNECT, 0)
+	if err == nil && !c.CleanSession() {
+		err = errors.New("the agent does not ask for a clean session")
+	}
+	return errors.Join(err, p.packet(wire.CONNACK, 0, p.plain(0, 0)...), p.gone())
+}
+
+// faithful is nothing wrong: else hanging up would prove nothing.
+func faithful(p *peer) error {
+	if err := p.welcome(); err != nil {
+		return err
+	}
+	_ = p.SetDeadline(time.Now().Add(2 * time.Second))
+	if err := p.gone(); !errors.Is(err, errHeld) {
+		return errors.New("the agent hangs up on a faithful broker")
+	}
+	return nil
+}
+
+// lateAck sends PUBACK for an event that has its PUBREC.
+func lateAck(p *peer) error {
+	if err := p.welcome(); err != nil {
+		return err
+	}
+	e, err := p.await(wire.PUBLISH, 2)
+	if err != nil {
+		return err
+	}
+	return hungUp(p.send(append(wire.Ack(wire.PUBREC, e.ID()).Raw, wire.Ack(wire.PUBACK, e.ID()).Raw...)...), p)
+}
+
+// deaf does not read.
+func deaf(p *peer) error {
+	if err := p.welcome(); err != nil {
+		return err
+	}
+	<-time.After(1200 * time.Millisecond)
+	return nil
+}
+
 // attacks are all that we know of. The second group killed or bloated the client library that the agent is built on.
 var attacks = []attack{
 	{name: "a session that is not ours", run: before(0x20, 2, 1, 0)},
-	{name: "which is thrown away", run: func(p *peer) error {
-		c, err := p.await(wire.CONNECT, 0)
-		if err == nil && !c.CleanSession() {
-			err = errors.New("the agent does not ask for a clean session")
-		}
-		return errors.Join(err, p.packet(wire.CONNACK, 0, 0, 0), p.gone())
-	}},
+	{name: "which is thrown away", run: thrownAway},
 	{name: "SUBACK with more codes than asked for", run: func(p *peer) error {
 		if err := p.welcome(); err != nil {
 			return err
@@ -168,16 +204,7 @@ var attacks = []attack{
 	{name: "PUBLISH of 256 MB", run: then(welcomed, endless(append([]byte{0x30}, huge...), []byte("x")))},
 	{name: "PUBACK of 256 MB", run: then(welcomed, endless(append([]byte{0x40}, huge...), []byte("x")))},
 	{name: "a length of five bytes", run: after(0x30, 0xff, 0xff, 0xff, 0xff, 1)},
-	{name: "PUBACK for a QoS 2 event that has its PUBREC", run: func(p *peer) error {
-		if err := p.welcome(); err != nil {
-			return err
-		}
-		e, err := p.await(wire.PUBLISH, 2)
-		if err != nil {
-			return err
-		}
-		return hungUp(p.send(append(wire.Ack(wire.PUBREC, e.ID()).Raw, wire.Ack(wire.PUBACK, e.ID()).Raw...)...), p)
-	}},
+	{name: "PUBACK for a QoS 2 event that has its PUBREC", run: lateAck},
 	{name: "PUBCOMP without PUBREC", run: answer(2, wire.PUBCOMP, 0)},
 	{name: "UNSUBACK for an event", run: answer(2, wire.UNSUBACK, 0)},
 	{name: "SUBACK for an event", run: answer(2, wire.SUBACK, 0, 2)},
@@ -203,16 +230,7 @@ var attacks = []attack{
 	}},
 	{name: "CONNACK byte by byte, never whole", run: then(connected, slow([]byte{0x20, 0x80, 0x80, 0x80, 0x00}))},
 	{name: "no CONNACK", run: then(connected, func(p *peer) error { return p.gone() })},
-	{name: "nothing wrong", run: func(p *peer) error { // else hanging up would prove nothing
-		if err := p.welcome(); err != nil {
-			return err
-		}
-		_ = p.SetDeadline(time.Now().Add(2 * time.Second))
-		if err := p.gone(); !errors.Is(err, errHeld) {
-			return errors.New("the agent hangs up on a faithful broker")
-		}
-		return nil
-	}},
+	{name: "nothing wrong", run: faithful},
 	{name: "a packet that never ends", run: then(welcomed, func(p *peer) error { // keepalive ends it, not before
 		_ = p.send(append([]byte{0x30, 0x7f}, topic(command)...)...)
 		return nil
@@ -265,13 +283,7 @@ var attacks = []attack{
 		}
 		return <-ended
 	}},
-	{name: "a broker that does not read", run: func(p *peer) error {
-		if err := p.welcome(); err != nil {
-			return err
-		}
-		<-time.After(1200 * time.Millisecond)
-		return nil
-	}},
+	{name: "a broker that does not read", run: deaf},
 
 	{name: "a handshake header that never ends", only: "ws", raw: true, run: endless([]byte("HTTP/1.1 101 Switching Protocols\r\nX: "), []byte("x"))},
 	{name: "handshake headers that never end", only: "ws", raw: true, run: endless([]byte("HTTP/1.1 101 Switching Protocols\r\n"), []byte("X-Header: and so on\r\n"))},

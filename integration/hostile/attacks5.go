@@ -52,23 +52,8 @@ func pair(n int) []byte {
 
 var attacks5 = []attack{
 	{name: "a session that is not ours", run: before(0x20, 3, 1, 0, 0)},
-	{name: "which is thrown away", run: func(p *peer) error {
-		c, err := p.await(wire.CONNECT, 0)
-		if err == nil && !c.CleanSession() {
-			err = errors.New("the agent does not ask for a clean session")
-		}
-		return errors.Join(err, p.packet(wire.CONNACK, 0, 0, 0, 0), p.gone())
-	}},
-	{name: "nothing wrong", run: func(p *peer) error { // else hanging up would prove nothing
-		if err := p.welcome(); err != nil {
-			return err
-		}
-		_ = p.SetDeadline(time.Now().Add(2 * time.Second))
-		if err := p.gone(); !errors.Is(err, errHeld) {
-			return errors.New("the agent hangs up on a faithful broker")
-		}
-		return nil
-	}},
+	{name: "which is thrown away", run: thrownAway},
+	{name: "nothing wrong", run: faithful},
 	{name: "CONNACK of 256 MB", run: before(append([]byte{0x20}, huge...)...)},
 	{name: "CONNACK of MQTT 3.1.1", run: before(0x20, 2, 0, 0)},
 	{name: "CONNACK with properties longer than itself", run: before(0x20, 4, 0, 0, 0xff, 0x7f)},
@@ -100,16 +85,7 @@ var attacks5 = []attack{
 	{name: "SUBACK with an unknown code", run: told(wire.SUBSCRIBE, 0, wire.SUBACK, 0, 0, 7)},
 	{name: "SUBACK that nobody waits for", run: after(0x90, 4, 0x7f, 1, 0, 2)},
 
-	{name: "PUBACK for a QoS 2 event that has its PUBREC", run: func(p *peer) error {
-		if err := p.welcome(); err != nil {
-			return err
-		}
-		e, err := p.await(wire.PUBLISH, 2)
-		if err != nil {
-			return err
-		}
-		return hungUp(p.send(append(wire.Ack(wire.PUBREC, e.ID()).Raw, wire.Ack(wire.PUBACK, e.ID()).Raw...)...), p)
-	}},
+	{name: "PUBACK for a QoS 2 event that has its PUBREC", run: lateAck},
 	{name: "PUBCOMP without PUBREC", run: told(wire.PUBLISH, 2, wire.PUBCOMP, 0)},
 	{name: "PUBCOMP without PUBREC, with a reason", run: told(wire.PUBLISH, 2, wire.PUBCOMP, 0, 0x92, 0)},
 	{name: "UNSUBACK for an event", run: told(wire.PUBLISH, 2, wire.UNSUBACK, 0, 0, 0)},
@@ -191,11 +167,5 @@ var attacks5 = []attack{
 		}
 		return <-ended
 	}},
-	{name: "a broker that does not read", run: func(p *peer) error {
-		if err := p.welcome(); err != nil {
-			return err
-		}
-		<-time.After(1200 * time.Millisecond)
-		return nil
-	}},
+	{name: "a broker that does not read", run: deaf},
 }

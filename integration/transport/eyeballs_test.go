@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"encoding/binary"
 	"net"
 	"strconv"
 	"testing"
@@ -21,11 +20,10 @@ func TestDeadFirstAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	swallow(t, port)
-	dns := addresses(t)
 	old := net.DefaultResolver
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", dns)
-	}}
+	net.DefaultResolver = resolver(nameserver(t, func(kind uint16) []byte { // A, AAAA (RFC 3596)
+		return map[uint16][]byte{1: {127, 0, 0, 1}, 28: net.IPv6loopback}[kind]
+	}))
 	defer func() { net.DefaultResolver = old }()
 	direct, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -64,44 +62,4 @@ func swallow(t *testing.T, port int) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// addresses is a name server that knows ::1 and 127.0.0.1 for every name (RFC 1035 section 4.1, RFC 3596).
-func addresses(t *testing.T) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	go func() {
-		b := make([]byte, 1500)
-		for {
-			n, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			end := 12
-			for end < n && b[end] != 0 {
-				end += 1 + int(b[end])
-			}
-			if end+5 > n {
-				continue
-			}
-			kind := binary.BigEndian.Uint16(b[end+1:])
-			data := map[uint16][]byte{1: {127, 0, 0, 1}, 28: net.IPv6loopback}[kind]
-			answer := append([]byte(nil), b[:end+5]...)
-			binary.BigEndian.PutUint16(answer[2:], 0x8180)
-			binary.BigEndian.PutUint64(answer[4:], 1<<48) // the question
-			if data != nil {
-				binary.BigEndian.PutUint64(answer[4:], 1<<48|1<<32)
-				answer = append(answer, 0xc0, 12)
-				answer = binary.BigEndian.AppendUint16(answer, kind)
-				answer = append(answer, 0, 1, 0, 0, 0, 60, 0, byte(len(data)))
-				answer = append(answer, data...)
-			}
-			_, _ = c.WriteTo(answer, from)
-		}
-	}()
-	return c.LocalAddr().String()
 }

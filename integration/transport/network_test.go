@@ -93,11 +93,8 @@ func TestNobodyThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mute.Close() }) // the kernel takes connections, nobody answers
-	dns := nameserver(t)
+	r := resolver(nameserver(t, nil))
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "udp", dns)
-		}}
 		return (&net.Dialer{Resolver: r}).DialContext(ctx, network, address)
 	}
 	for name, c := range map[string]struct{ server, want string }{
@@ -116,8 +113,9 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
-// nameserver answers every question with "no such name" (RFC 1035 section 4.1.1, RCODE 3).
-func nameserver(t *testing.T) string {
+// nameserver knows the same addresses for every name: what address says for a kind of record, nil for none. Without addresses there is no such name
+// (RFC 1035 section 4.1, RCODE 3).
+func nameserver(t *testing.T, address func(kind uint16) []byte) string {
 	t.Helper()
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -131,18 +129,37 @@ func nameserver(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			if n >= 12 {
-				binary.BigEndian.PutUint16(b[2:], 0x8183)
-				binary.BigEndian.PutUint64(b[4:], uint64(binary.BigEndian.Uint16(b[4:]))<<48) // the question, nothing else
-				end := 12
-				for end < n && b[end] != 0 {
-					end += 1 + int(b[end])
-				}
-				_, _ = c.WriteTo(b[:min(n, end+5)], from)
+			end := 12
+			for end < n && b[end] != 0 {
+				end += 1 + int(b[end])
 			}
+			if end+5 > n {
+				continue
+			}
+			answer := append([]byte(nil), b[:end+5]...)
+			binary.BigEndian.PutUint16(answer[2:], 0x8183)
+			binary.BigEndian.PutUint64(answer[4:], 1<<48) // the question, nothing else
+			if address != nil {
+				binary.BigEndian.PutUint16(answer[2:], 0x8180)
+				kind := binary.BigEndian.Uint16(b[end+1:])
+				if data := address(kind); data != nil {
+					binary.BigEndian.PutUint64(answer[4:], 1<<48|1<<32)
+					answer = binary.BigEndian.AppendUint16(append(answer, 0xc0, 12), kind)
+					answer = append(answer, 0, 1, 0, 0, 0, 60, 0, byte(len(data)))
+					answer = append(answer, data...)
+				}
+			}
+			_, _ = c.WriteTo(answer, from)
 		}
 	}()
 	return c.LocalAddr().String()
+}
+
+// resolver asks one name server only.
+func resolver(dns string) *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", dns)
+	}}
 }
 
 // A line that swallows everything while both ends stay open is found, and left behind for a new connection.
